@@ -1,0 +1,1 @@
+"""The facts: what is there. One read of each host, frozen, saved and loaded as JSON."""

@@ -1,0 +1,221 @@
+"""The inventory of a host: frozen, complete, saved and loaded as JSON. Sizes are bytes.
+
+Loading checks the types (pydantic's TypeAdapter on these dataclasses), so that a recording edited by hand is refused
+with the place of its first error, not half believed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+FORMAT = 1
+
+
+class Kvm(StrEnum):
+    """Whether a guest really starts under KVM here."""
+
+    WORKS = "works"
+    BROKEN = "broken"  # /dev/kvm is there, but a guest does not run
+    ABSENT = "absent"
+
+
+class DomainState(StrEnum):
+    """libvirt's domain states, as few as a user needs."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    SHUTOFF = "shut off"
+    CRASHED = "crashed"
+
+
+@dataclass(frozen=True)
+class PoolFacts:
+    """A storage pool. `target` is its directory; capacity and available are those of the file system below."""
+
+    name: str
+    type: str
+    target: str
+    active: bool
+    autostart: bool
+    capacity: int
+    available: int
+    target_mode: int | None = None  # of the directory
+    blocked_by: str | None = None  # the first directory on the way that the libvirt user cannot search, if any
+
+
+@dataclass(frozen=True)
+class VolumeFacts:
+    """A volume of a pool. `backing` is the path of the image it is an overlay of."""
+
+    pool: str
+    name: str
+    path: str
+    format: str
+    capacity: int
+    allocation: int
+    backing: str | None = None
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """A libvirt network. `subnet` is CIDR text with the host's own address, e.g. 192.168.122.1/24."""
+
+    name: str
+    active: bool
+    autostart: bool
+    forward: str | None
+    bridge: str | None
+    subnet: str | None
+    dhcp: bool = False
+
+
+@dataclass(frozen=True)
+class LinkFacts:
+    """A network interface of the host."""
+
+    name: str
+    kind: str  # "bridge", "ethernet", ...
+    addresses: tuple[str, ...] = ()  # CIDR text
+    up: bool = False
+
+
+@dataclass(frozen=True)
+class DiskFacts:
+    """A disk of a domain."""
+
+    target: str  # vda
+    path: str | None
+    serial: str | None
+    readonly: bool = False
+    format: str = "raw"
+
+
+@dataclass(frozen=True)
+class NicFacts:
+    """A NIC of a domain: `type` is network or bridge, `source` the network's or bridge's name."""
+
+    mac: str
+    type: str
+    source: str
+
+
+@dataclass(frozen=True)
+class OwnerFacts:
+    """Our mark in a domain's <metadata>."""
+
+    cloud: str
+    vm: str
+    template: str
+    template_version: str
+    instance: str  # id of this incarnation: new at create and rebuild
+    seed: str  # content hash of the cloud-init data
+    protect: bool = False
+
+
+@dataclass(frozen=True)
+class ConfigFacts:
+    """What a domain's XML says, persistent or live."""
+
+    vcpus: int
+    vcpus_max: int
+    memory: int
+    memory_max: int
+    disks: tuple[DiskFacts, ...]
+    nics: tuple[NicFacts, ...]
+    firmware: str  # uefi or bios
+    type: str  # kvm or qemu
+    cpu: str  # mode
+    owner: OwnerFacts | None
+    nvram: str | None = None
+
+
+@dataclass(frozen=True)
+class DomainFacts:
+    """A domain. `live` is the running configuration, None when it is off."""
+
+    name: str
+    uuid: str
+    state: DomainState
+    autostart: bool
+    persistent: ConfigFacts
+    live: ConfigFacts | None = None
+
+
+@dataclass(frozen=True)
+class IntentFacts:
+    """The note of something begun and not finished, by a run that was cut off.
+
+    `operation` is create, rebuild, destroy, boot (made; first boot not seen to end) or template.
+    `volumes` are paths that this operation makes and that hold nothing of the user's yet (for destroy: are to be removed).
+    """
+
+    cloud: str
+    object: str
+    operation: str
+    volumes: tuple[str, ...] = ()
+    instance: str = ""
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """A local image file that a template is made from; sha256 as read."""
+
+    location: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class PathFacts:
+    """A directory that a pool of the spec wants."""
+
+    path: str
+    exists: bool
+    available: int  # bytes free on the file system that holds it, or its nearest existing parent
+    blocked_by: str | None = None
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """All that is known of one host, from one read."""
+
+    name: str
+    hostname: str
+    os: str
+    kernel: str
+    cpus: int
+    memory: int
+    memory_available: int
+    kvm: Kvm
+    kvm_reason: str
+    emulator: str | None  # QEMU's version
+    libvirt: str | None
+    uefi: bool  # libvirt finds UEFI firmware for x86_64 guests
+    tools: tuple[str, ...] = ()  # of the programs we may need, those that are there
+    pools: tuple[PoolFacts, ...] = ()
+    volumes: tuple[VolumeFacts, ...] = ()
+    networks: tuple[NetworkFacts, ...] = ()
+    links: tuple[LinkFacts, ...] = ()
+    domains: tuple[DomainFacts, ...] = ()
+    intents: tuple[IntentFacts, ...] = ()
+    paths: tuple[PathFacts, ...] = ()
+    machine: str = "q35"
+    kvm_device_mode: str | None = None  # "root:kvm 660"; libvirt probes anew at every define where it is not usable
+    user: str = "root"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All hosts of a cloud."""
+
+    hosts: tuple[HostFacts, ...]
+    images: tuple[ImageFacts, ...] = ()
+    format: int = field(default=FORMAT)
+
+    def host(self, name: str) -> HostFacts:
+        """The facts of that host. KeyError when it was not read."""
+        for host in self.hosts:
+            if host.name == name:
+                return host
+        raise KeyError(name)

@@ -1,0 +1,1 @@
+"""Inside the guest: the NoCloud seed, the guest agent, growing a file system."""

@@ -1,0 +1,1 @@
+"""Hosts: the only place that starts processes, here or over OpenSSH."""

@@ -1,0 +1,72 @@
+"""This machine as a host."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from vmwright.host.run import Completed, OnLine, run, spawn
+
+
+class LocalHost:
+    """The machine vmwright runs on."""
+
+    def __init__(self, name: str, *, uri: str = "qemu:///system") -> None:
+        self.name, self.address, self._uri = name, "local", uri
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        input: bytes | None = None,
+        check: bool = True,
+        timeout: float | None = None,
+        env: Mapping[str, str] | None = None,
+        on_line: OnLine | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Completed:
+        """See Host.run."""
+        return run(argv, input=input, check=check, timeout=timeout, env=env, on_line=on_line, cancel=cancel)
+
+    def write(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
+        """See Host.write."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, mode)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+    def upload(self, source: str, path: str, *, on_bytes: Callable[[int], None] | None = None) -> None:
+        """See Host.upload. Holes stay holes where the file system can."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        partial = f"{path}.partial"
+        try:
+            self.run(["cp", "--sparse=always", "--reflink=auto", "--", source, partial])
+            os.replace(partial, path)
+        finally:
+            Path(partial).unlink(missing_ok=True)
+        if on_bytes:
+            on_bytes(os.path.getsize(path))
+
+    def libvirt_uri(self) -> str:
+        """See Host.libvirt_uri."""
+        return self._uri
+
+    def hold(self, argv: Sequence[str]) -> subprocess.Popen[bytes]:
+        """See Host.hold."""
+        return spawn(argv, stdin=subprocess.PIPE)
+
+    def close(self) -> None:
+        """Nothing is held."""

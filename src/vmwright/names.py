@@ -1,0 +1,71 @@
+"""What things are called on a host: volumes, directories, marks of ownership. Pure; used by facts, plan and apply.
+
+A volume's name says whose it is: CLOUD.OBJECT.ROLE.EXT. Names of clouds, VMs, templates and disks are host-name labels
+and hold no dot, so the parts are unambiguous; the characters are legal for LVM logical volumes, too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+METADATA_URI = "https://vmwright.dev/xmlns/vm/1"
+METADATA_PREFIX = "vmwright"
+HOST_STATE = "/var/lib/vmwright"  # on the host: intents, images, manifests of templates
+HOST_RUN = "/run/vmwright"  # on the host, gone at reboot: the lock, the result of the KVM probe
+
+
+def root_volume(cloud: str, vm: str) -> str:
+    """The volume of a VM's root disk."""
+    return f"{cloud}.{vm}.root.qcow2"
+
+
+def data_volume(cloud: str, vm: str, disk: str) -> str:
+    """The volume of a VM's data disk."""
+    return f"{cloud}.{vm}.disk-{disk}.qcow2"
+
+
+def seed_volume(cloud: str, vm: str) -> str:
+    """The file with a VM's cloud-init data."""
+    return f"{cloud}.{vm}.seed.iso"
+
+
+def template_volume(cloud: str, template: str, version: str) -> str:
+    """The volume of one version of a template."""
+    return f"{cloud}.{template}.template-{version}.qcow2"
+
+
+@dataclass(frozen=True)
+class OurVolume:
+    """A volume name taken apart. `role` is root, disk, seed or template; `detail` the disk's name or the version."""
+
+    cloud: str
+    object: str
+    role: str
+    detail: str
+
+
+def parse_volume(name: str) -> OurVolume | None:
+    """The parts of a volume name of ours; None for any other name."""
+    parts = name.split(".")
+    if len(parts) != 4 or not all(parts):
+        return None
+    cloud, owner, role, extension = parts
+    kind, _, detail = role.partition("-")
+    ours = {("root", "qcow2"): not detail, ("seed", "iso"): not detail,
+            ("disk", "qcow2"): bool(detail), ("template", "qcow2"): bool(detail)}
+    return OurVolume(cloud, owner, kind, detail) if ours.get((kind, extension)) else None
+
+
+def intent_path(cloud: str, object: str) -> str:
+    """Where the host keeps the note of something being made or removed, from before it starts until it is whole."""
+    return f"{HOST_STATE}/{cloud}/intents/{object}.json"
+
+
+def manifest_path(cloud: str, template: str, version: str) -> str:
+    """Where the host keeps what is known of a template's version: its sources, sums and packages."""
+    return f"{HOST_STATE}/{cloud}/templates/{template}-{version}.json"
+
+
+def lock_path() -> str:
+    """The lock of a host: one apply at a time."""
+    return f"{HOST_RUN}/lock"

@@ -1,0 +1,301 @@
+"""Actions: what the plan is made of. Frozen; each says what it does, why, and what it costs. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+
+from vmwright.errors import Problem
+from vmwright.spec.cloud import DataDisk, HostSpec, NetworkSpec, Nic, Pool, TemplateSpec, VmSpec
+
+
+class Sign(StrEnum):
+    """How an action looks in a plan."""
+
+    ADD = "+"
+    CHANGE = "~"
+    REMOVE = "-"
+    WARN = "!"
+
+
+class Effect(Enum):
+    """What an action costs the user, beyond time. The value is how a plan says it."""
+
+    STOPS = "stops the VM"
+    TAKES_DATA = "takes data"
+    CUTS_OFF = "cuts the network"
+    NEXT_START = "at next start"
+
+
+@dataclass(frozen=True)
+class Change:
+    """One value: from what to what, as a person writes it. `old` is empty for something new."""
+
+    key: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Action:
+    """One step. `needs` are ids of actions that must have succeeded before."""
+
+    host: str
+    why: str
+    changes: tuple[Change, ...] = ()
+    effects: frozenset[Effect] = frozenset()
+    needs: tuple[str, ...] = ()
+    sign: Sign = Sign.CHANGE
+
+    @property
+    def object(self) -> str:
+        """What it acts on, e.g. "vm z-dev"."""
+        raise NotImplementedError
+
+    @property
+    def verb(self) -> str:
+        """What it does, one word or two: "create", "grow disk"."""
+        raise NotImplementedError
+
+    @property
+    def id(self) -> str:
+        """Unique in a plan, the same at every run."""
+        return f"{self.host}/{self.object}/{self.verb}".replace(" ", "-")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreatePool(Action):
+    """Define (when it is not there), start and autostart a directory pool."""
+
+    pool: Pool
+    exists: bool = False
+    sign: Sign = Sign.ADD
+
+    @property
+    def object(self) -> str:
+        return f"pool {self.pool.name}"
+
+    @property
+    def verb(self) -> str:
+        return "start" if self.exists else "create"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreateNetwork(Action):
+    """Define (when it is not there), start and autostart a NAT network. `libvirt_name` is what libvirt calls it."""
+
+    network: NetworkSpec
+    libvirt_name: str
+    exists: bool = False
+    sign: Sign = Sign.ADD
+
+    @property
+    def object(self) -> str:
+        return f"network {self.network.name}"
+
+    @property
+    def verb(self) -> str:
+        return "start" if self.exists else "create"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeTemplate(Action):
+    """Build or fetch one version of a template."""
+
+    template: TemplateSpec
+    sign: Sign = Sign.ADD
+
+    @property
+    def object(self) -> str:
+        return f"template {self.template.name}"
+
+    @property
+    def verb(self) -> str:
+        return "make"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoveTemplate(Action):
+    """Remove a version that no VM uses."""
+
+    template: str
+    version: str
+    pool: str
+    volume: str
+    sign: Sign = Sign.REMOVE
+
+    @property
+    def object(self) -> str:
+        return f"template {self.template}@{self.version}"
+
+    @property
+    def verb(self) -> str:
+        return "remove"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VmAction(Action):
+    """An action on a VM of the spec."""
+
+    vm: VmSpec
+
+    @property
+    def object(self) -> str:
+        return f"vm {self.vm.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreateVm(VmAction):
+    """Make a VM from its template, start it and wait until it is ready.
+
+    `instance` is the id of the new incarnation. `remove` are paths of volumes a cut-off run left half made; `keep` are
+    data volumes that exist and are the VM's own (a rebuild keeps them).
+    """
+
+    template: TemplateSpec
+    instance: str
+    seed: str
+    type: str  # kvm or qemu
+    networks: tuple[tuple[str, str, str], ...] = ()  # (network of the spec, "network" or "bridge", libvirt's name for it)
+    remove: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    sign: Sign = Sign.ADD
+
+    @property
+    def verb(self) -> str:
+        return "create"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RebuildVm(CreateVm):
+    """Throw the root disk away and make the VM again from the template's current version. Data disks stay."""
+
+    sign: Sign = Sign.WARN
+
+    @property
+    def verb(self) -> str:
+        return "rebuild"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaitReady(VmAction):
+    """Wait for a first boot that an earlier run did not see to its end."""
+
+    @property
+    def verb(self) -> str:
+        return "wait until ready"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateVm(VmAction):
+    """Change a VM in place: one new persistent definition, and live what libvirt can. None means unchanged.
+
+    `live` says that the running VM is changed too; without it, what differs waits for the next start.
+    """
+
+    vcpus: int | None = None
+    memory: int | None = None
+    autostart: bool | None = None
+    protect: bool | None = None
+    firmware: str | None = None
+    cpu: str | None = None
+    add_nics: tuple[tuple[Nic, str, str], ...] = ()  # (nic, "network" or "bridge", libvirt's name for it)
+    remove_nics: tuple[str, ...] = ()  # MACs
+    move_nics: tuple[tuple[str, str, str], ...] = ()  # (MAC, "network" or "bridge", libvirt's name for it)
+    add_disks: tuple[DataDisk, ...] = ()
+    remove_disks: tuple[str, ...] = ()  # serials; the volume is kept
+    seed: str | None = None
+    instance: str = ""
+    live: frozenset[str] = frozenset()  # which of the fields above are applied to the running VM, too
+
+    @property
+    def verb(self) -> str:
+        return "change"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrowDisk(VmAction):
+    """Make a disk larger: volume, virtual disk, and inside the guest partition and file system."""
+
+    pool: str
+    volume: str
+    path: str
+    old_size: int
+    size: int
+    serial: str
+    running: bool
+    root: bool = True
+
+    @property
+    def object(self) -> str:
+        return f"vm {self.vm.name} disk {self.serial}"
+
+    @property
+    def verb(self) -> str:
+        return "grow"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartVm(VmAction):
+    """Start a VM that is off."""
+
+    @property
+    def verb(self) -> str:
+        return "start"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestartVm(VmAction):
+    """Stop and start a VM, so that what waits for its next start takes effect."""
+
+    @property
+    def verb(self) -> str:
+        return "restart"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DestroyVm(Action):
+    """Remove a VM and all that is its own. `volumes` are (pool, volume name) pairs."""
+
+    name: str
+    uuid: str | None
+    volumes: tuple[tuple[str, str], ...]
+    sign: Sign = Sign.REMOVE
+
+    @property
+    def object(self) -> str:
+        return f"vm {self.name}"
+
+    @property
+    def verb(self) -> str:
+        return "destroy"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Something left alone, and why."""
+
+    host: str
+    object: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Ordered actions (each after all it needs), what is left alone, and what stands in the way.
+
+    With any `refused`, nothing may be applied. `unlisted` are VMs of this cloud that are no longer in the file.
+    """
+
+    cloud: str
+    hosts: tuple[HostSpec, ...] = ()
+    actions: tuple[Action, ...] = ()
+    kept: tuple[Kept, ...] = ()
+    refused: tuple[Problem, ...] = ()
+    warnings: tuple[str, ...] = ()
+    unlisted: tuple[Kept, ...] = field(default=())
+
+    @property
+    def empty(self) -> bool:
+        """Nothing to do."""
+        return not self.actions

@@ -1,0 +1,1 @@
+"""The same events as text or JSON."""

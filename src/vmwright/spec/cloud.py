@@ -1,0 +1,232 @@
+"""The resolved cloud: groups counted out, defaults filled, addresses and MACs fixed. Frozen; what the plan compares.
+
+Sizes are bytes. Every object carries `where`: the place in the user's file an error about it should name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+
+from vmwright.errors import Where
+
+
+class Firmware(StrEnum):
+    """How a VM boots."""
+
+    UEFI = "uefi"
+    BIOS = "bios"
+
+
+class Copy(StrEnum):
+    """How a VM's root disk comes from its template."""
+
+    OVERLAY = "overlay"
+    FULL = "full"
+
+
+class Filesystem(StrEnum):
+    """File systems that can be made and grown."""
+
+    EXT4 = "ext4"
+    XFS = "xfs"
+    BTRFS = "btrfs"
+
+
+class Sudo(StrEnum):
+    """What a user may do as root."""
+
+    NOPASSWD = "nopasswd"
+    PASSWORD = "password"
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class NotYet:
+    """A key of the spec that is understood and checked, but not applied by this version."""
+
+    key: str
+    where: Where | None
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A directory pool. Its libvirt name is `name`; `path` is absolute, on the host."""
+
+    name: str
+    host: str
+    path: str
+    where: Where | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class HostSpec:
+    """A host: `connect` is "local" or ssh://user@host[:port]. `accelerator` is auto, kvm or qemu."""
+
+    name: str
+    connect: str
+    accelerator: str = "auto"
+    where: Where | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A network of the cloud. Exactly one of `bridge` (an existing bridge device) and `nat` (libvirt's NAT) is set."""
+
+    name: str
+    bridge: str | None
+    nat: bool
+    subnet: IPv4Network | None
+    gateway: IPv4Address | None
+    dns: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
+    ntp: tuple[str, ...] = ()
+    proxy: str | None = None
+    where: Where | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class UserSpec:
+    """A user inside guests. `ssh_keys` are public keys (text); `password_hash` is crypt(3) text read from a file."""
+
+    name: str
+    ssh_keys: tuple[str, ...]
+    sudo: Sudo = Sudo.NOPASSWD
+    password_hash: str | None = field(default=None, repr=False)
+    shell: str = "/bin/bash"
+    groups: tuple[str, ...] = ()
+    where: Where | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class BuildSource:
+    """A template built from distribution packages on the host. `distribution` is "debian"."""
+
+    distribution: str
+    release: str
+    filesystem: Filesystem
+    packages: tuple[str, ...] = ()
+    mirror: str | None = None
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """A template from a cloud image: `location` is an absolute path (on this machine) or an http(s) URL.
+
+    `sha256` is given, or looked up in the publisher's list at `sums` (a URL; `sums_algorithm` is sha256 or sha512).
+    """
+
+    location: str
+    sha256: str | None = None
+    sums: str | None = None
+    sums_algorithm: str = "sha256"
+    os: str | None = None
+
+
+@dataclass(frozen=True)
+class TemplateSpec:
+    """A template on one host and pool. `version` is the content hash of everything it is made from."""
+
+    name: str
+    host: str
+    pool: str
+    source: BuildSource | ImageSource
+    size: int
+    firmware: Firmware
+    version: str
+    where: Where | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class DataDisk:
+    """A disk besides the root disk; the guest sees `serial` under /dev/disk/by-id/virtio-SERIAL."""
+
+    name: str
+    size: int
+    pool: str
+    serial: str
+    filesystem: Filesystem | None = None
+    mount: str | None = None
+
+
+@dataclass(frozen=True)
+class Nic:
+    """A NIC. `address` is None for DHCP. `gateway` and `dns` are set on the NIC that carries the default route."""
+
+    network: str
+    mac: str
+    address: IPv4Interface | None
+    gateway: IPv4Address | None = None
+    dns: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class WriteFile:
+    """A file written at first boot. `content` is text; `mode` is octal text like "0644"."""
+
+    path: str
+    content: str
+    mode: str = "0644"
+    owner: str = "root:root"
+    append: bool = False
+
+
+@dataclass(frozen=True)
+class GuestSpec:
+    """What cloud-init is told, besides names and addresses."""
+
+    users: tuple[UserSpec, ...] = ()
+    timezone: str | None = None
+    locale: str | None = None
+    proxy: str | None = None
+    ntp: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    write_files: tuple[WriteFile, ...] = ()
+    runcmd: tuple[str | tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class VmSpec:
+    """One VM, complete. `memory` and `disk` are bytes; `ready_timeout` is seconds."""
+
+    name: str
+    host: str
+    template: str
+    pool: str
+    vcpus: int
+    memory: int
+    disk: int | None  # None: as large as the template's
+    nics: tuple[Nic, ...]
+    guest: GuestSpec
+    firmware: Firmware = Firmware.UEFI
+    cpu: str = "host-passthrough"
+    copy: Copy = Copy.OVERLAY
+    data_disks: tuple[DataDisk, ...] = ()
+    autostart: bool = False
+    protect: bool = False
+    running: bool = True
+    ready_timeout: int = 600
+    where: Where | None = field(default=None, compare=False)
+    keys: Mapping[str, Where] = field(default_factory=dict, compare=False, repr=False)  # where each key stands
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """The whole file, resolved."""
+
+    name: str
+    hosts: tuple[HostSpec, ...]
+    pools: tuple[Pool, ...]
+    networks: tuple[NetworkSpec, ...]
+    templates: tuple[TemplateSpec, ...]
+    vms: tuple[VmSpec, ...]
+    not_yet: tuple[NotYet, ...] = ()
+    warnings: tuple[str, ...] = ()  # "file:line:column: sentence"; e.g. a key file that is not on this machine
+    missing: tuple[str, ...] = ()  # things `check` tolerates and `plan` must refuse, as full sentences with their place
+
+    def vm(self, name: str) -> VmSpec | None:
+        """The VM of that name, or None."""
+        return next((vm for vm in self.vms if vm.name == name), None)

@@ -1,0 +1,1 @@
+"""What each libvirt XML element is; no policy."""
