@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from vmwright.host.run import Completed, OnLine, run, spawn
+from vmwright.host.run import Completed, OnLine, lifeline, run, spawn
 
 
 class LocalHost:
@@ -30,7 +30,8 @@ class LocalHost:
         cancel: threading.Event | None = None,
     ) -> Completed:
         """See Host.run."""
-        return run(argv, input=input, check=check, timeout=timeout, env=env, on_line=on_line, cancel=cancel)
+        wrapped = lifeline(argv) if cancel is not None else argv
+        return run(wrapped, input=input, check=check, timeout=timeout, env=env, on_line=on_line, cancel=cancel, shown=argv)
 
     def write(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
         """See Host.write."""

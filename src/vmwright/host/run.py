@@ -7,16 +7,36 @@ import shlex
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import IO, Protocol
 
 from vmwright.errors import Cancelled, HostError
 
 # A child sees a C locale and nothing of the user's session but what a command needs to be found and to authenticate.
 _KEPT = ("PATH", "HOME", "USER", "LOGNAME", "SSH_AUTH_SOCK", "TMPDIR", "XDG_RUNTIME_DIR", "TERM")
 OnLine = Callable[[str], None]
+
+# A command that can be cancelled must not outlive us, not even a kill -9, and not on the far side of an ssh connection:
+# it runs in a session of its own, and a watcher ends that session when our end of its standard input closes.
+_LIFELINE = """
+exec 3<&0
+setsid "$@" </dev/null 3<&- &
+p=$!
+{ read -r _ <&3; kill -TERM -- "-$p" || kill -TERM "$p"; sleep 5; kill -KILL -- "-$p"; } >/dev/null 2>&1 </dev/null &
+w=$!
+wait "$p"; code=$?
+kill "$w" 2>/dev/null
+exit "$code"
+"""
+
+
+def lifeline(argv: Sequence[str]) -> list[str]:
+    """The same command, ended as soon as its standard input closes."""
+    return ["sh", "-c", _LIFELINE, "sh", *argv]
+
 
 
 @dataclass(frozen=True)
@@ -107,17 +127,29 @@ def run(
     on_line: OnLine | None = None,
     cancel: threading.Event | None = None,
     where: str = "",
+    shown: Sequence[str] | None = None,
 ) -> Completed:
-    """Run a command on this machine; see Host.run. `where` names the host in an error."""
-    process = spawn(argv, stdin=subprocess.PIPE if input is not None else subprocess.DEVNULL, env=env)
-    guard = _Guard(process, timeout, cancel)
-    with guard:
-        out, err = _collect(process, input, on_line)
-    done = Completed(tuple(argv), process.returncode, out, err)
-    if guard.cancelled:
-        raise Cancelled(f"stopped: {shlex.join(argv)}")
-    if guard.timed_out:
-        raise HostError(f"{argv[0]}{where} did not end within {timeout:.0f} s", why=f"command: {shlex.join(argv)}")
+    """Run a command on this machine; see Host.run. `where` and `shown` are how an error names the host and the command.
+
+    With `cancel`, `argv` must already be wrapped by `lifeline` (here or on the far side), and `input` must be None.
+    """
+    shown = tuple(shown or argv)
+    piped = input is not None or cancel is not None
+    process = spawn(argv, stdin=subprocess.PIPE if piped else subprocess.DEVNULL, env=env)
+    readers = _start_readers(process, on_line)
+    if input is not None and process.stdin is not None:
+        with suppress(BrokenPipeError), process.stdin as stdin:
+            stdin.write(input)
+    ending = _wait(process, timeout, cancel)
+    if process.stdin is not None:
+        process.stdin.close()
+    out, err = (reader.join_all() for reader in readers)
+    done = Completed(tuple(shown), process.returncode, out, err)
+    if ending == "cancelled":
+        raise Cancelled(f"stopped: {shlex.join(shown)}")
+    if ending == "late":
+        raise HostError(f"{shown[0]}{where} did not end within {timeout:.0f} s", why=f"command: {shlex.join(shown)}",
+                        todo="see whether the host hangs, then run the same again")
     if check and done.code != 0:
         raise failed(done, where)
     return done
@@ -130,69 +162,76 @@ def failed(done: Completed, where: str = "") -> HostError:
                      why="\n".join([f"command: {shlex.join(done.argv)}", *words]))
 
 
-class _Guard:
-    """Ends a process's whole group when its time is up or its run is cancelled."""
-
-    def __init__(self, process: subprocess.Popen[bytes], timeout: float | None, cancel: threading.Event | None) -> None:
-        self._process, self._timeout, self._cancel = process, timeout, cancel
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self.timed_out = self.cancelled = False
-
-    def __enter__(self) -> None:
-        if self._timeout is not None or self._cancel is not None:
-            self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        if self._thread.ident is not None:
-            self._thread.join()
-
-    def _watch(self) -> None:
-        waited, step = 0.0, 0.1
-        while not self._over.wait(step):
-            waited += step
-            self.cancelled = self._cancel is not None and self._cancel.is_set()
-            self.timed_out = self._timeout is not None and waited >= self._timeout
-            if self.cancelled or self.timed_out:
-                end_group(self._process)
-                return
+def _wait(process: subprocess.Popen[bytes], timeout: float | None, cancel: threading.Event | None) -> str:
+    """Wait for the end; how it came: "done", "late" or "cancelled"."""
+    if cancel is None:
+        try:
+            process.wait(timeout)
+            return "done"
+        except subprocess.TimeoutExpired:
+            end_group(process)
+            return "late"
+    until = None if timeout is None else time.monotonic() + timeout
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.1)
+            return "done"
+        late = until is not None and time.monotonic() > until
+        if cancel.is_set() or late:
+            if process.stdin is not None:
+                process.stdin.close()  # the watcher at the other end of the lifeline does the rest
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(8.0)
+            end_group(process)
+            return "late" if late and not cancel.is_set() else "cancelled"
 
 
 def end_group(process: subprocess.Popen[bytes], patience: float = 5.0) -> None:
     """TERM to the process's group, KILL when it is still there after `patience` seconds."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is not None:
+            return
         with suppress(ProcessLookupError):
             os.killpg(process.pid, sign)
         with suppress(subprocess.TimeoutExpired):
             process.wait(patience)
-            return
 
 
-def _collect(process: subprocess.Popen[bytes], input: bytes | None, on_line: OnLine | None) -> tuple[bytes, bytes]:
-    if on_line is None:
-        return process.communicate(input)
-    kept: tuple[list[bytes], list[bytes]] = ([], [])
-    readers = [threading.Thread(target=_read, args=(stream, kept[n], on_line), daemon=True)
-               for n, stream in enumerate((process.stdout, process.stderr))]
+class _Reader(threading.Thread):
+    """Keeps what comes out of one stream, and hands each line on."""
+
+    def __init__(self, stream: IO[bytes], on_line: OnLine | None) -> None:
+        super().__init__(daemon=True)
+        self._stream, self._on_line = stream, on_line
+        self._kept: list[bytes] = []
+
+    def run(self) -> None:
+        pending = b""
+        while chunk := os.read(self._stream.fileno(), 65536):
+            self._kept.append(chunk)
+            if self._on_line:
+                *lines, pending = (pending + chunk).replace(b"\r", b"\n").split(b"\n")
+                for line in lines:
+                    self._say(line)
+        if self._on_line:
+            self._say(pending)
+
+    def _say(self, line: bytes) -> None:
+        if self._on_line and line.strip():
+            self._on_line(line.decode(errors="replace").rstrip())
+
+    def join_all(self) -> bytes:
+        # A grandchild that kept the stream open must not keep us: what has come by then is what there is.
+        self.join(5.0)
+        if not self.is_alive():
+            self._stream.close()
+        return b"".join(self._kept)
+
+
+def _start_readers(process: subprocess.Popen[bytes], on_line: OnLine | None) -> tuple[_Reader, _Reader]:
+    if process.stdout is None or process.stderr is None:
+        raise ValueError("both outputs must be pipes")
+    readers = (_Reader(process.stdout, on_line), _Reader(process.stderr, on_line))
     for reader in readers:
         reader.start()
-    if process.stdin is not None:
-        with suppress(BrokenPipeError), process.stdin as stdin:
-            stdin.write(input or b"")
-    process.wait()
-    for reader in readers:
-        reader.join()
-    return b"".join(kept[0]), b"".join(kept[1])
-
-
-def _read(stream: object, kept: list[bytes], on_line: OnLine) -> None:
-    pending = b""
-    while chunk := stream.read1(65536):  # type: ignore[attr-defined]
-        kept.append(chunk)
-        *lines, pending = (pending + chunk).replace(b"\r", b"\n").split(b"\n")
-        for line in lines:
-            if line.strip():
-                on_line(line.decode(errors="replace").rstrip())
-    if pending.strip():
-        on_line(pending.decode(errors="replace").rstrip())
+    return readers

@@ -1,0 +1,188 @@
+"""A host reached over plain OpenSSH: one control socket, known hosts checked, libvirt's socket forwarded through it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmwright.errors import HostError
+from vmwright.host.run import Completed, OnLine, lifeline, run, spawn
+
+_URL = re.compile(r"ssh://(?:(?P<user>[^@/:]+)@)?(?P<host>\[[0-9a-fA-F:.]+\]|[^:/@\[\]]+)(?::(?P<port>\d+))?/?")
+_LIBVIRT_SOCKET = "/run/libvirt/libvirt-sock"
+_CHUNK = 1 << 20
+_CONNECT_SECONDS = 15
+
+
+@dataclass(frozen=True)
+class SshTarget:
+    """Where to connect: the parts of ssh://user@host[:port]. None leaves the choice to ~/.ssh/config."""
+
+    host: str
+    user: str | None = None
+    port: int | None = None
+
+    def argv(self) -> list[str]:
+        """The arguments that name this target, options first."""
+        return [*(["-l", self.user] if self.user else []), *(["-p", str(self.port)] if self.port else []), "--", self.host]
+
+    def __str__(self) -> str:
+        return (f"{self.user}@" if self.user else "") + self.host + (f":{self.port}" if self.port else "")
+
+
+def parse_url(url: str) -> SshTarget:
+    """The target of ssh://user@host[:port]. Raises ValueError with a sentence for the user."""
+    match = _URL.fullmatch(url)
+    # A name that starts with a dash would be read as an option somewhere on its way.
+    if not match or match["host"].startswith("-") or (match["user"] or "").startswith("-"):
+        raise ValueError(f"{url!r} is not a host: write local or ssh://user@host[:port]")
+    return SshTarget(match["host"].strip("[]"), match["user"], int(match["port"]) if match["port"] else None)
+
+
+class SshHost:
+    """See Host. The first command opens the control connection; `close` ends it."""
+
+    def __init__(self, name: str, url: str, *, config: str | None = None) -> None:
+        self.name = name
+        self._target = parse_url(url)
+        self.address = str(self._target)
+        self._config = ["-F", config] if config else []
+        self._lock = threading.Lock()
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._sudo: list[str] = []
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        input: bytes | None = None,
+        check: bool = True,
+        timeout: float | None = None,
+        env: Mapping[str, str] | None = None,
+        on_line: OnLine | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Completed:
+        """See Host.run."""
+        self._connect()
+        return run(self._ssh(self._remote(lifeline(argv) if cancel is not None else argv, env)), input=input, check=check,
+                   timeout=timeout, on_line=on_line, cancel=cancel, where=f" on {self.name}", shown=argv)
+
+    def write(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
+        """See Host.write."""
+        self.run(["sh", "-c", _WRITE, "sh", path, f"{mode:o}"], input=data)
+
+    def upload(self, source: str, path: str, *, on_bytes: Callable[[int], None] | None = None) -> None:
+        """See Host.upload."""
+        self._connect()
+        process = spawn(self._ssh(self._remote(["sh", "-c", _WRITE, "sh", path, "644"])), stdin=subprocess.PIPE)
+        sent = 0
+        with Path(source).open("rb") as file, suppress(BrokenPipeError):
+            while (chunk := file.read(_CHUNK)) and process.stdin:
+                process.stdin.write(chunk)
+                sent += len(chunk)
+                if on_bytes:
+                    on_bytes(sent)
+        _, err = process.communicate()
+        if process.returncode:
+            raise HostError(f"upload of {source} to {self.name} failed", why=err.decode(errors="replace").strip(),
+                            todo="see that the host has room, then run the same again")
+
+    def libvirt_uri(self) -> str:
+        """See Host.libvirt_uri: the daemon's socket, forwarded through the control connection."""
+        self._connect()
+        local = str(self._path("libvirt"))
+        if not Path(local).exists():
+            run(["ssh", *self._config, "-S", str(self._path("ctl")), "-O", "forward", "-L", f"{local}:{_LIBVIRT_SOCKET}",
+                 *self._target.argv()], where=f" on {self.name}", timeout=_CONNECT_SECONDS)
+        return f"qemu+unix:///system?socket={local}"
+
+    def hold(self, argv: Sequence[str]) -> subprocess.Popen[bytes]:
+        """See Host.hold."""
+        self._connect()
+        return spawn(self._ssh(self._remote(argv)), stdin=subprocess.PIPE)
+
+    def close(self) -> None:
+        """End the control connection."""
+        with self._lock:
+            if self._folder is None:
+                return
+            run(["ssh", *self._config, "-S", str(self._path("ctl")), "-O", "exit", *self._target.argv()], check=False,
+                timeout=_CONNECT_SECONDS)
+            self._folder.cleanup()
+            self._folder = None
+
+    def _path(self, name: str) -> Path:
+        if self._folder is None:
+            raise HostError(f"not connected to {self.name}")
+        return Path(self._folder.name) / name
+
+    def _ssh(self, command: str) -> list[str]:
+        return ["ssh", *self._config, "-S", str(self._path("ctl")), "-T", *self._target.argv(), command]
+
+    def _remote(self, argv: Sequence[str], env: Mapping[str, str] | None = None) -> str:
+        """One line for the login shell at the other side, whatever shell that is to split it: every word quoted."""
+        chosen = {"LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **(env or {})}
+        return shlex.join([*self._sudo, "env", *(f"{key}={value}" for key, value in chosen.items()), *argv])
+
+    def _connect(self) -> None:
+        with self._lock:
+            if self._folder is not None:
+                return
+            folder = tempfile.TemporaryDirectory(prefix="vmwright-ssh-")
+            os.chmod(folder.name, 0o700)
+            options = ["-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ControlPersist=yes",
+                       "-o", f"ConnectTimeout={_CONNECT_SECONDS}", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4"]
+            done = run(["ssh", *self._config, *options, "-M", "-S", f"{folder.name}/ctl", "-f", "-N", *self._target.argv()],
+                       check=False, timeout=2 * _CONNECT_SECONDS)
+            if done.code:
+                folder.cleanup()
+                raise connect_error(self.name, self._target, done.stderr.decode(errors="replace"))
+            self._folder = folder
+            whoami = run(self._ssh("id -u"), where=f" on {self.name}", timeout=_CONNECT_SECONDS).text.strip()
+            if whoami != "0":
+                self._sudo = ["sudo", "-n", "--"]
+
+
+_WRITE = """
+set -eu
+mkdir -p -- "$(dirname -- "$1")"
+t=$(mktemp -- "$1.XXXXXX")
+trap 'rm -f -- "$t"' EXIT
+cat > "$t"
+chmod -- "$2" "$t"
+sync -- "$t"
+mv -f -- "$t" "$1"
+trap - EXIT
+"""
+
+
+def connect_error(name: str, target: SshTarget, said: str) -> HostError:
+    """What ssh's own words mean, and what to do. Pure."""
+    port = f"-p {target.port} " if target.port else ""
+    shell = f"ssh {port}{target.user + '@' if target.user else ''}{target.host}"
+    remedies = (
+        ("REMOTE HOST IDENTIFICATION HAS CHANGED", ("its host key is not the one you have known: find out why; if the host was "
+         f"installed anew, remove the old key with ssh-keygen -R '{_known_name(target)}' and connect once by hand")),
+        ("Host key verification failed", (f"this machine does not know the host's key yet: run `{shell}` once by hand, compare the "
+         "fingerprint, and accept it")),
+        ("Permission denied", (f"no key is accepted there: run `ssh-copy-id {port}{target.user + '@' if target.user else ''}"
+         f"{target.host}`, or start ssh-agent with the right key")),
+        ("Could not resolve", "the name is unknown: check `connect:` in the file and your DNS"),
+        ("Connection refused", "nothing answers at that port: is sshd running there, and is the port right?"),
+        ("timed out", "the host does not answer: is it up, and reachable from here?"),
+        ("No route to host", "there is no way to that address from here: check the network"),
+    )
+    todo = next((remedy for mark, remedy in remedies if mark in said), f"try `{shell}` by hand")
+    return HostError(f"cannot connect to host {name} ({target})", why=said.strip(), todo=todo)
+
+
+def _known_name(target: SshTarget) -> str:
+    return f"[{target.host}]:{target.port}" if target.port and target.port != 22 else target.host
