@@ -25,7 +25,7 @@ _LIFELINE = """
 exec 3<&0
 setsid "$@" </dev/null 3<&- &
 p=$!
-{ read -r _ <&3; kill -TERM -- "-$p" || kill -TERM "$p"; sleep 5; kill -KILL -- "-$p"; } >/dev/null 2>&1 </dev/null &
+{ read -r _ <&3; kill -TERM "-$p" || kill -TERM "$p"; sleep 5; kill -KILL "-$p"; } >/dev/null 2>&1 </dev/null &
 w=$!
 wait "$p"; code=$?
 kill "$w" 2>/dev/null
