@@ -68,6 +68,7 @@ class HostSpec:
     name: str
     connect: str
     accelerator: str = "auto"
+    ssh_config: str | None = None  # an OpenSSH client configuration used in place of ~/.ssh/config
     where: Where | None = field(default=None, compare=False)
 
 

@@ -1,0 +1,376 @@
+"""The connection to libvirt: the only module that imports it. Every call goes through one place, which counts it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import libvirt
+import libvirt_qemu
+
+from vmwright.errors import ApplyError, GuestError, HostError
+
+T = TypeVar("T")
+_STATES = {
+    libvirt.VIR_DOMAIN_RUNNING: "running",
+    libvirt.VIR_DOMAIN_BLOCKED: "running",
+    libvirt.VIR_DOMAIN_SHUTDOWN: "running",
+    libvirt.VIR_DOMAIN_PAUSED: "paused",
+    libvirt.VIR_DOMAIN_PMSUSPENDED: "paused",
+    libvirt.VIR_DOMAIN_CRASHED: "crashed",
+}
+_AGENT_GONE = (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, libvirt.VIR_ERR_AGENT_UNSYNCED, libvirt.VIR_ERR_OPERATION_INVALID)
+
+
+@dataclass(frozen=True)
+class RawDomain:
+    """A domain as libvirt tells it. `live` is the running configuration's XML, None when it is off."""
+
+    persistent: str
+    live: str | None
+    state: str
+    autostart: bool
+
+
+@dataclass(frozen=True)
+class RawPool:
+    """A pool, and the XML of each of its volumes (none when it is not active)."""
+
+    xml: str
+    active: bool
+    autostart: bool
+    volumes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RawNetwork:
+    """A network as libvirt tells it."""
+
+    xml: str
+    active: bool
+    autostart: bool
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """One read of all that libvirt has on a host. `firmwares` are what it can boot guests of this machine type with."""
+
+    libvirt: str
+    emulator: str | None
+    capabilities: str
+    domains: tuple[RawDomain, ...]
+    pools: tuple[RawPool, ...]
+    networks: tuple[RawNetwork, ...]
+
+
+def _quiet(*_: object) -> None:
+    """libvirt prints every error to stderr by itself, unless it is told not to; ours are exceptions."""
+
+
+libvirt.registerErrorHandler(_quiet, None)
+
+
+def version_text(number: int) -> str:
+    """libvirt's and QEMU's version numbers, major * 1,000,000 + minor * 1,000 + release, as text."""
+    return f"{number // 1_000_000}.{number // 1_000 % 1_000}.{number % 1_000}"
+
+
+class Connection:
+    """One connection to one host's libvirt. `calls` counts what was asked of libvirt, `agent_calls` what of guests."""
+
+    def __init__(self, uri: str, host: str) -> None:
+        self.host, self.uri = host, uri
+        self.calls = self.agent_calls = 0
+        self._count = threading.Lock()
+        self._domains: dict[str, libvirt.virDomain] = {}
+        self._pools: dict[str, libvirt.virStoragePool] = {}
+        try:
+            self._libvirt = libvirt.open(uri)
+        except libvirt.libvirtError as error:
+            raise HostError(f"libvirt on host {host} does not answer", why=str(error), todo=_reach_todo(str(error))) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of libvirt."""
+        self._domains.clear()
+        self._pools.clear()
+        try:
+            self._libvirt.close()
+        except libvirt.libvirtError:
+            pass  # the daemon went away first: nothing is left to close
+
+    def _call(self, what: str, function: Callable[..., T], *args: Any) -> T:
+        with self._count:
+            self.calls += 1
+        try:
+            return function(*args)
+        except libvirt.libvirtError as error:
+            raise ApplyError(f"libvirt on host {self.host} could not {what}", why=str(error),
+                             todo=_call_todo(str(error))) from error
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def inventory(self) -> Inventory:
+        """One listing per kind; then one description per domain (two when it runs), pool, volume and network."""
+        conn = self._libvirt
+        autostarted = {d.name() for d in self._call("list domains", conn.listAllDomains,
+                                                    libvirt.VIR_CONNECT_LIST_DOMAINS_AUTOSTART)}
+        stats = self._call("list domains", conn.getAllDomainStats, libvirt.VIR_DOMAIN_STATS_STATE, 0)
+        domains = [self._raw_domain(domain, row, autostarted) for domain, row in stats]
+        pools = [self._raw_pool(pool) for pool in self._call("list pools", conn.listAllStoragePools)]
+        networks = [self._raw_network(network) for network in self._call("list networks", conn.listAllNetworks)]
+        return Inventory(
+            libvirt=version_text(self._call("tell its version", conn.getLibVersion)),
+            emulator=self._emulator(),
+            capabilities=self._capabilities(),
+            domains=tuple(d for d in domains if d),
+            pools=tuple(p for p in pools if p),
+            networks=tuple(networks),
+        )
+
+    def _emulator(self) -> str | None:
+        try:
+            return version_text(self._call("tell QEMU's version", self._libvirt.getVersion))
+        except ApplyError:
+            return None
+
+    def _capabilities(self) -> str:
+        try:
+            return str(self._call("tell what guests can have", self._libvirt.getDomainCapabilities, None, "x86_64", "q35", None))
+        except ApplyError:
+            return ""  # no emulator for x86_64: the plan says so from the empty text
+
+    def _raw_domain(self, domain: libvirt.virDomain, row: dict[str, Any], autostarted: set[str]) -> RawDomain | None:
+        name = domain.name()
+        self._domains[name] = domain
+        active = domain.ID() != -1
+        try:
+            persistent = self._call("describe a domain", domain.XMLDesc,
+                                    libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE)
+            live = self._call("describe a domain", domain.XMLDesc, 0) if active else None
+        except ApplyError as error:
+            if "not found" in error.why:
+                return None  # gone between the listing and now: somebody else removed it
+            raise
+        state = _STATES.get(row.get("state.state", 0), "shut off")
+        return RawDomain(persistent, live, state, name in autostarted)
+
+    def _raw_pool(self, pool: libvirt.virStoragePool) -> RawPool | None:
+        self._pools[pool.name()] = pool
+        active = bool(self._call("look at a pool", pool.isActive))
+        volumes: list[str] = []
+        if active:
+            self._refresh(pool)
+            volumes = [xml for volume in self._call("list volumes", pool.listAllVolumes) if (xml := self._volume_xml(volume))]
+        return RawPool(self._call("describe a pool", pool.XMLDesc, 0), active, bool(self._call("look at a pool", pool.autostart)),
+                       tuple(volumes))
+
+    def _refresh(self, pool: libvirt.virStoragePool) -> None:
+        try:
+            self._call("refresh a pool", pool.refresh, 0)
+        except ApplyError:
+            pass  # libvirt refuses while a volume is being made by somebody else: its last listing is what there is
+
+    def _volume_xml(self, volume: libvirt.virStorageVol) -> str | None:
+        try:
+            return str(self._call("describe a volume", volume.XMLDesc, 0))
+        except ApplyError:
+            return None  # removed since the listing
+
+    def _raw_network(self, network: libvirt.virNetwork) -> RawNetwork:
+        return RawNetwork(self._call("describe a network", network.XMLDesc, 0),
+                          bool(self._call("look at a network", network.isActive)),
+                          bool(self._call("look at a network", network.autostart)))
+
+    def _domain(self, name: str) -> libvirt.virDomain:
+        if name not in self._domains:
+            self._domains[name] = self._call(f"find VM {name}", self._libvirt.lookupByName, name)
+        return self._domains[name]
+
+    def _pool(self, name: str) -> libvirt.virStoragePool:
+        if name not in self._pools:
+            self._pools[name] = self._call(f"find pool {name}", self._libvirt.storagePoolLookupByName, name)
+        return self._pools[name]
+
+    def domain_xml(self, name: str, *, live: bool = False) -> str:
+        """A domain's persistent (or running) configuration."""
+        flags = 0 if live else libvirt.VIR_DOMAIN_XML_INACTIVE
+        return str(self._call(f"describe VM {name}", self._domain(name).XMLDesc, flags | libvirt.VIR_DOMAIN_XML_SECURE))
+
+    def domain_state(self, name: str) -> str:
+        """running, paused, crashed or "shut off"."""
+        return _STATES.get(self._call(f"look at VM {name}", self._domain(name).state)[0], "shut off")
+
+    # -- pools, volumes, networks -----------------------------------------------------------------------------------
+
+    def ensure_pool(self, name: str, xml: str | None) -> None:
+        """Define the pool when `xml` is given, make its directory, start it now and at boot."""
+        if xml is not None:
+            self._pools[name] = self._call(f"define pool {name}", self._libvirt.storagePoolDefineXML, xml,
+                                           libvirt.VIR_STORAGE_POOL_DEFINE_VALIDATE)
+            self._call(f"make pool {name}'s directory", self._pools[name].build, 0)
+        pool = self._pool(name)
+        if not self._call(f"look at pool {name}", pool.isActive):
+            self._call(f"start pool {name}", pool.create, 0)
+        self._call(f"set pool {name} to start at boot", pool.setAutostart, 1)
+
+    def undefine_pool(self, name: str) -> None:
+        """Stop a pool and forget its definition; the directory and what is in it stay."""
+        pool = self._pool(name)
+        if self._call(f"look at pool {name}", pool.isActive):
+            self._call(f"stop pool {name}", pool.destroy)
+        self._call(f"undefine pool {name}", pool.undefine)
+        self._pools.pop(name, None)
+
+    def refresh_pool(self, name: str) -> None:
+        """Let libvirt see files that were put into a pool's directory."""
+        self._call(f"refresh pool {name}", self._pool(name).refresh, 0)
+
+    def create_volume(self, pool: str, xml: str) -> None:
+        """Make a volume from its description."""
+        self._call(f"make a volume in pool {pool}", self._pool(pool).createXML, xml, 0)
+
+    def delete_volume(self, pool: str, name: str) -> bool:
+        """Remove a volume. False when there was none of that name."""
+        try:
+            volume = self._call(f"find volume {name}", self._pool(pool).storageVolLookupByName, name)
+        except ApplyError as error:
+            if "no storage vol" in error.why:
+                return False
+            raise
+        self._call(f"remove volume {name} of pool {pool}", volume.delete, 0)
+        return True
+
+    def resize_volume(self, pool: str, name: str, size: int) -> None:
+        """Make a volume larger; `size` in bytes. The VM must be off."""
+        volume = self._call(f"find volume {name}", self._pool(pool).storageVolLookupByName, name)
+        self._call(f"make volume {name} larger", volume.resize, size, 0)
+
+    def ensure_network(self, name: str, xml: str | None) -> None:
+        """Define the network when `xml` is given, start it now and at boot."""
+        if xml is not None:
+            network = self._call(f"define network {name}", self._libvirt.networkDefineXMLFlags, xml,
+                                 libvirt.VIR_NETWORK_DEFINE_VALIDATE)
+        else:
+            network = self._call(f"find network {name}", self._libvirt.networkLookupByName, name)
+        if not self._call(f"look at network {name}", network.isActive):
+            self._call(f"start network {name}", network.create)
+        self._call(f"set network {name} to start at boot", network.setAutostart, 1)
+
+    def undefine_network(self, name: str) -> None:
+        """Stop a network and forget it."""
+        network = self._call(f"find network {name}", self._libvirt.networkLookupByName, name)
+        if self._call(f"look at network {name}", network.isActive):
+            self._call(f"stop network {name}", network.destroy)
+        self._call(f"undefine network {name}", network.undefine)
+
+    # -- domains ----------------------------------------------------------------------------------------------------
+
+    def define(self, name: str, xml: str) -> None:
+        """Define (or define anew) a domain; checked against libvirt's schema."""
+        self._domains[name] = self._call(f"define VM {name}", self._libvirt.defineXMLFlags, xml,
+                                         libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+
+    def start(self, name: str, *, reset_nvram: bool = False) -> None:
+        """Start a VM; with `reset_nvram`, from a fresh copy of its firmware's variables."""
+        flags = libvirt.VIR_DOMAIN_START_RESET_NVRAM if reset_nvram else 0
+        self._call(f"start VM {name}", self._domain(name).createWithFlags, flags)
+
+    def shutdown(self, name: str) -> None:
+        """Ask the guest to power off; returns at once."""
+        self._call(f"ask VM {name} to power off", self._domain(name).shutdownFlags,
+                   libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+
+    def kill(self, name: str) -> None:
+        """Pull the plug."""
+        self._call(f"power off VM {name}", self._domain(name).destroyFlags, libvirt.VIR_DOMAIN_DESTROY_GRACEFUL)
+
+    def undefine(self, name: str) -> None:
+        """Forget a domain, with its NVRAM, saved state, and the descriptions of its snapshots and checkpoints."""
+        flags = (libvirt.VIR_DOMAIN_UNDEFINE_NVRAM | libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+                 | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA)
+        self._call(f"undefine VM {name}", self._domain(name).undefineFlags, flags)
+        self._domains.pop(name, None)
+
+    def exists(self, name: str) -> bool:
+        """Whether libvirt knows a domain of that name."""
+        self._domains.pop(name, None)
+        try:
+            self._domain(name)
+        except ApplyError as error:
+            if "not found" in error.why:
+                return False
+            raise
+        return True
+
+    def set_autostart(self, name: str, on: bool) -> None:
+        """Start the VM at host boot, or not."""
+        self._call(f"set VM {name}'s start at boot", self._domain(name).setAutostart, int(on))
+
+    def set_vcpus_live(self, name: str, count: int) -> None:
+        """Plug virtual CPUs into a running VM, up to its maximum."""
+        self._call(f"give VM {name} {count} CPUs", self._domain(name).setVcpusFlags, count, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+    def set_memory_live(self, name: str, size: int) -> None:
+        """Set a running VM's balloon; `size` in bytes."""
+        self._call(f"set VM {name}'s memory", self._domain(name).setMemoryFlags, size >> 10, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+    def attach_live(self, name: str, xml: str) -> None:
+        """Plug a device into a running VM (its persistent definition is written separately)."""
+        self._call(f"plug a device into VM {name}", self._domain(name).attachDeviceFlags, xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+    def detach_live(self, name: str, xml: str) -> None:
+        """Ask a running VM to let go of a device; it does so by and by."""
+        self._call(f"unplug a device from VM {name}", self._domain(name).detachDeviceFlags, xml,
+                   libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+    def update_live(self, name: str, xml: str) -> None:
+        """Change a plugged-in device of a running VM, e.g. the network of a NIC."""
+        self._call(f"change a device of VM {name}", self._domain(name).updateDeviceFlags, xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+    def grow_disk_live(self, name: str, path: str, size: int) -> None:
+        """Make a running VM's disk larger; `size` in bytes (libvirt's own unit here is KiB unless told)."""
+        self._call(f"make a disk of VM {name} larger", self._domain(name).blockResize, path, size,
+                   libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
+
+    def agent(self, name: str) -> Callable[[str, int], str]:
+        """A function that hands one guest-agent command (JSON text, timeout in seconds) to a VM."""
+
+        def command(text: str, timeout: int) -> str:
+            with self._count:
+                self.agent_calls += 1
+            try:
+                return str(libvirt_qemu.qemuAgentCommand(self._domain(name), text, timeout, 0))
+            except libvirt.libvirtError as error:
+                gone = error.get_error_code() in _AGENT_GONE
+                raise GuestError(f"the guest agent of VM {name} {'does not answer' if gone else 'refused a command'}",
+                                 why=str(error)) from error
+
+        return command
+
+
+def _reach_todo(said: str) -> str:
+    if "No such file" in said or "Connection refused" in said:
+        return "start libvirt's daemon there: systemctl start libvirtd (or install libvirt-daemon-system)"
+    if "ermission denied" in said or "authentication" in said:
+        return "work as root, or as a member of the group libvirt: adduser USER libvirt, then log in anew"
+    return "try `virsh -c qemu:///system list` on the host"
+
+
+def _call_todo(said: str) -> str:
+    if "No space left" in said:
+        return "make room on the host's disk, then apply again"
+    if "Cannot allocate memory" in said:
+        return "stop a VM or give less memory, then apply again"
+    if "Permission denied" in said or "ermission" in said:
+        return "see `vmwright doctor`: the libvirt user must be able to reach the pool's directory"
+    return "the journal (`vmwright log`) has what was done; apply again picks up from there"
+
