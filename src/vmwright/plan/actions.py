@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
+from ipaddress import IPv4Address
 
 from vmwright.errors import Problem
 from vmwright.spec.cloud import DataDisk, HostSpec, NetworkSpec, Nic, Pool, TemplateSpec, VmSpec
@@ -29,11 +30,12 @@ class Effect(Enum):
 
 @dataclass(frozen=True)
 class Change:
-    """One value: from what to what, as a person writes it. `old` is empty for something new."""
+    """One value: from what to what, as a person writes it. `old` is empty for something new, `when` says "now" or later."""
 
     key: str
     old: str
     new: str
+    when: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,8 @@ class CreateNetwork(Action):
     network: NetworkSpec
     libvirt_name: str
     exists: bool = False
+    reserved: tuple[IPv4Address, ...] = ()  # addresses that the VMs of the file have
+    dhcp: bool = False  # some NIC has no address of its own
     sign: Sign = Sign.ADD
 
     @property
@@ -269,6 +273,22 @@ class DestroyVm(Action):
     @property
     def verb(self) -> str:
         return "destroy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tidy(Action):
+    """Remove what a run that was cut off left behind: notes, work directories. Nothing of a user's is in them."""
+
+    name: str
+    operation: str
+
+    @property
+    def object(self) -> str:
+        return f"leftover {self.name}"
+
+    @property
+    def verb(self) -> str:
+        return "tidy"
 
 
 @dataclass(frozen=True)
