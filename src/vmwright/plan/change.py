@@ -185,14 +185,15 @@ def _grow(view: View, vm: VmSpec, config: ConfigFacts, running: bool, draft: Dra
     steps: list[Action] = []
     for serial, pool, name, size, key in wanted:
         volume = view.volumes.get((pool, name))
-        if volume is None or not size or size == volume.capacity:
+        begun = f"{vm.name}@{serial}" in view.intents
+        if volume is None or not size or (size == volume.capacity and not begun):
             continue
         if size < volume.capacity:
             _refuse_shrink(view, vm, volume, size, key, serial, draft)
             continue
         steps.append(GrowDisk(host=view.host.name, vm=vm, pool=pool, volume=name, path=volume.path, serial=serial,
                               old_size=volume.capacity, size=size, running=running, root=serial == "root",
-                              why="the file says more", effects=frozenset() if running else frozenset({Effect.NEXT_START}),
+                              why="an earlier run did not see it end" if begun else "the file says more", effects=frozenset() if running else frozenset({Effect.NEXT_START}),
                               changes=(Change("size", format_size(volume.capacity), format_size(size)),)))
     return steps
 

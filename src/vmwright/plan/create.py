@@ -107,7 +107,10 @@ def plan_destroy(view: View, name: str, why: str, draft: Draft) -> DestroyVm | N
                if ours.object == name and ours.role in ("root", "disk", "seed")]
     if domain is None and not volumes and name not in view.intents:
         return None
-    effects = {Effect.TAKES_DATA} | ({Effect.STOPS} if domain and domain.state is not DomainState.SHUTOFF else set())
+    intent = view.intents.get(name)
+    begun = intent is not None and intent.operation == "destroy"  # asked for and confirmed then
+    effects = set() if begun else {Effect.TAKES_DATA}
+    effects |= {Effect.STOPS} if domain and domain.state is not DomainState.SHUTOFF else set()
     return DestroyVm(host=view.host.name, name=name, uuid=domain.uuid if domain else None, why=why, effects=frozenset(effects),
                      volumes=tuple((pool, volume) for pool, volume, _ in volumes),
                      changes=tuple(Change(volume, format_size(size), "removed") for _, volume, size in volumes))

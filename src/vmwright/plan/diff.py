@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from vmwright.errors import Problem
 from vmwright.facts.model import Facts
-from vmwright.plan.actions import Action, DestroyVm, Kept, MakeTemplate, Plan, Tidy, VmAction
+from vmwright.plan.actions import Action, DestroyVm, GrowDisk, Kept, MakeTemplate, Plan, Tidy, VmAction
 from vmwright.plan.change import plan_existing
 from vmwright.plan.checks import check_host, check_memory, check_space
 from vmwright.plan.create import Made, plan_create, plan_destroy, plan_rebuild, stale
@@ -113,6 +113,9 @@ def _plan_tidy(view: View, draft: Draft) -> None:
     for intent in view.facts.intents:
         if intent.operation == "template":
             if intent.object not in making:
+                draft.actions.append(_tidy(view, intent.object, intent.operation))
+        elif "@" in intent.object:
+            if not any(isinstance(a, GrowDisk) and f"{a.vm.name}@{a.serial}" == intent.object for a in planned):
                 draft.actions.append(_tidy(view, intent.object, intent.operation))
         elif intent.object not in busy and intent.cloud == view.cloud.name:
             draft.actions += _leftover(view, intent.object, draft)

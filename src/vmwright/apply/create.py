@@ -1,0 +1,139 @@
+"""Handlers: make a VM from its template, and make it anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vmwright.apply.context import Context, Undo
+from vmwright.apply.power import await_ready
+from vmwright.apply.remove import remove_domain
+from vmwright.apply.storage import pool_target
+from vmwright.facts.model import OwnerFacts
+from vmwright.guest.seed import iso, seed
+from vmwright.image.traits import traits_of
+from vmwright.names import data_volume, root_volume, seed_volume, template_volume
+from vmwright.plan.actions import CreateVm, RebuildVm
+from vmwright.spec.cloud import Copy, DataDisk, TemplateSpec, VmSpec
+from vmwright.virt import design
+from vmwright.virt.design import DiskChoice, NicChoice
+
+
+def create_vm(action: CreateVm, context: Context) -> None:
+    """Volumes, seed, definition, start, ready.
+
+    The note on the host comes first and names every volume that is made here. Until the VM has started nothing of a
+    user's is in them, so a failure (or the next run) may remove them.
+    """
+    vm, context_name = action.vm, action.vm.name
+    volumes = _volumes(action, context)
+    context.intend(context_name, "create", volumes=tuple(volumes.values()), instance=action.instance)
+    with context.undoing() as undo:
+        undo.push("drop the note", lambda: context.fulfil(context_name))
+        for path in action.remove:
+            context.host.run(["rm", "-f", "--", path])
+        if action.remove:
+            context.virt.refresh_pool(vm.pool)
+        _make(action, context, undo)
+        if vm.running:
+            context.say("starting", None)
+            context.virt.start(vm.name)
+    finish_boot(vm, context, action.instance)
+
+
+def rebuild_vm(action: RebuildVm, context: Context) -> None:
+    """Power off, forget the definition with its NVRAM, remove root disk and seed, and make the VM again; data disks stay."""
+    volumes = _volumes(action, context)
+    context.intend(action.vm.name, "rebuild", volumes=tuple(volumes.values()), instance=action.instance)
+    context.say("removing the old one", None)
+    remove_domain(context, action.vm.name)
+    context.state.forget_guest(action.vm.name)
+    create_vm(action, context)
+
+
+def finish_boot(vm: VmSpec, context: Context, instance: str) -> None:
+    """See a first boot to its end. From here on nothing is taken back: the VM is there, and a look at it may help."""
+    if not vm.running:
+        context.fulfil(vm.name)
+        return
+    context.intend(vm.name, "boot", instance=instance)
+    await_ready(vm, context)
+    context.fulfil(vm.name)
+
+
+def _volumes(action: CreateVm, context: Context) -> dict[str, str]:
+    """Every volume that this action makes: name -> path. Those it is told to keep are not among them."""
+    cloud, vm = context.cloud.name, action.vm
+    pools = {root_volume(cloud, vm.name): vm.pool, seed_volume(cloud, vm.name): vm.pool,
+             **{data_volume(cloud, vm.name, disk.name): disk.pool for disk in vm.data_disks}}
+    paths = {name: f"{pool_target(context, pool)}/{name}" for name, pool in pools.items()}
+    return {name: path for name, path in paths.items() if path not in action.keep}
+
+
+def _make(action: CreateVm, context: Context, undo: Undo) -> None:
+    vm, cloud = action.vm, context.cloud.name
+    folder = pool_target(context, vm.pool)
+    context.check()
+    context.say("copying its disk" if vm.copy is Copy.FULL else "making its disk", None)
+    root = root_volume(cloud, vm.name)
+    undo.push(f"remove volume {root}", lambda: context.virt.delete_volume(vm.pool, root))
+    (_full_copy if vm.copy is Copy.FULL else _overlay)(vm, action.template, context)
+    for disk in vm.data_disks:
+        _data_disk(vm, disk, action.keep, context, undo)
+    context.check()
+    seed_path = f"{folder}/{seed_volume(cloud, vm.name)}"
+    undo.push("remove the seed", lambda: context.host.run(["rm", "-f", "--", seed_path]))
+    write_seed(vm, action.template, context, seed_path, instance=action.instance, regenerate=True)
+    undo.push(f"undefine {vm.name}", lambda: remove_domain(context, vm.name))
+    context.virt.define(vm.name, _domain_xml(action, context, seed_path))
+    if vm.autostart:
+        context.virt.set_autostart(vm.name, True)
+
+
+def _overlay(vm: VmSpec, template: TemplateSpec, context: Context) -> None:
+    base = f"{pool_target(context, template.pool)}/{template_volume(context.cloud.name, template.name, template.version)}"
+    size = vm.disk or template.size
+    context.virt.create_volume(vm.pool, design.overlay_xml(root_volume(context.cloud.name, vm.name), size, base, "qcow2"))
+
+
+def _full_copy(vm: VmSpec, template: TemplateSpec, context: Context) -> None:
+    """An image of its own: shared blocks where the file system can (reflink), else a copy that keeps holes."""
+    name = root_volume(context.cloud.name, vm.name)
+    base = f"{pool_target(context, template.pool)}/{template_volume(context.cloud.name, template.name, template.version)}"
+    path = f"{pool_target(context, vm.pool)}/{name}"
+    context.host.run(["cp", "--sparse=always", "--reflink=auto", "--", base, path], cancel=context.cancel)
+    context.host.run(["chmod", "0600", "--", path])
+    if vm.disk and vm.disk > template.size:
+        context.host.run(["qemu-img", "resize", "-q", "-f", "qcow2", path, str(vm.disk)])
+    context.virt.refresh_pool(vm.pool)
+
+
+def _data_disk(vm: VmSpec, disk: DataDisk, keep: tuple[str, ...], context: Context, undo: Undo) -> None:
+    name = data_volume(context.cloud.name, vm.name, disk.name)
+    if f"{pool_target(context, disk.pool)}/{name}" in keep:
+        return
+    context.virt.create_volume(disk.pool, design.volume_xml(name, disk.size, "qcow2"))
+    undo.push(f"remove volume {name}", lambda: context.virt.delete_volume(disk.pool, name))
+
+
+def write_seed(vm: VmSpec, template: TemplateSpec, context: Context, path: str, *, instance: str, regenerate: bool) -> None:
+    """Put the VM's cloud-init data beside its disks; readable by its owner only, for it may hold password hashes."""
+    made = seed(context.cloud.name, vm, instance=instance, regenerate=regenerate, image=traits_of(template.source))
+    context.host.write(path, iso(made), mode=0o600)
+
+
+def data_disk_choice(vm: VmSpec, disk: DataDisk, index: int, context: Context) -> DiskChoice:
+    """How a data disk is attached: vdb and on, in the order of the file."""
+    path = f"{pool_target(context, disk.pool)}/{data_volume(context.cloud.name, vm.name, disk.name)}"
+    return DiskChoice(path=path, format="qcow2", serial=disk.serial, target=design.disk_target(index + 1))
+
+
+def _domain_xml(action: CreateVm, context: Context, seed_path: str) -> str:
+    vm, cloud = action.vm, context.cloud.name
+    link: Callable[[str], tuple[str, str]] = lambda name: next((t, s) for n, t, s in action.networks if n == name)  # noqa: E731
+    root = DiskChoice(path=f"{pool_target(context, vm.pool)}/{root_volume(cloud, vm.name)}", format="qcow2", serial="root",
+                      target=design.disk_target(0))
+    disks = [root, *(data_disk_choice(vm, disk, n, context) for n, disk in enumerate(vm.data_disks))]
+    nics = [NicChoice(nic.mac, *link(nic.network)) for nic in vm.nics]
+    owner = OwnerFacts(cloud, vm.name, action.template.name, action.template.version, action.instance, action.seed, vm.protect)
+    return design.domain_xml(cloud, vm, type=action.type, machine=context.facts.machine, host_cpus=context.facts.cpus,
+                             disks=disks, seed_path=seed_path, nics=nics, owner=owner)

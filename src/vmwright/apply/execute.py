@@ -1,0 +1,170 @@
+"""Walks a plan: what is ready runs side by side, within a bound per host; what needs something that failed is left out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from vmwright.apply.context import Context
+from vmwright.apply.handlers import HANDLERS
+from vmwright.apply.journal import Journal
+from vmwright.apply.lock import host_lock
+from vmwright.errors import ApplyError, Cancelled, VmwrightError
+from vmwright.facts.model import Facts
+from vmwright.plan.actions import Action, Plan
+from vmwright.session import Sessions
+from vmwright.spec.cloud import Cloud
+from vmwright.state import State
+
+_TICK = 0.2  # seconds between looks for a Ctrl-C; Python runs signal handlers in the main thread only
+
+
+class Reporter(Protocol):
+    """Who is told how a run goes. Called from several threads."""
+
+    def started(self, action: Action) -> None:
+        """An action begins."""
+
+    def progress(self, action: Action, text: str, fraction: float | None) -> None:
+        """How far it is."""
+
+    def done(self, action: Action, seconds: float, notes: list[str]) -> None:
+        """It ended well."""
+
+    def failed(self, action: Action, error: Exception) -> None:
+        """It did not."""
+
+    def skipped(self, action: Action, why: str) -> None:
+        """It was not begun."""
+
+
+@dataclass
+class Outcome:
+    """What became of each action."""
+
+    done: list[Action] = field(default_factory=list)
+    failed: list[tuple[Action, Exception]] = field(default_factory=list)
+    skipped: list[tuple[Action, str]] = field(default_factory=list)
+    cancelled: bool = False
+
+    def error(self) -> VmwrightError | None:
+        """The error to end the run with, or None."""
+        if self.cancelled:
+            return Cancelled(f"stopped: {_count(len(self.done))} done, {_count(len(self.skipped) + len(self.failed))} not; "
+                             "what was under way has been finished or undone", todo="apply again picks up from there")
+        if not self.failed:
+            return None
+        action, error = self.failed[0]
+        first = error if isinstance(error, VmwrightError) else ApplyError(str(error))
+        raised = ApplyError(f"{_count(len(self.failed))} failed, {_count(len(self.done))} done, "
+                            f"{_count(len(self.skipped))} not begun. First: {action.object} ({action.verb}): {first.what}",
+                            why=first.why, todo=first.todo or "mend that, then apply again: it picks up from there")
+        raised.exit_code = first.exit_code
+        return raised
+
+
+def _count(number: int) -> str:
+    return f"{number} action{'s' if number != 1 else ''}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run works with."""
+
+    cloud: Cloud
+    facts: Facts
+    sessions: Sessions
+    state: State
+    journal: Journal
+    reporter: Reporter
+    cancel: threading.Event
+    parallel: int = 0  # per host; 0: as many as the host has CPUs, between 4 and 16
+
+    def bound(self, host: str) -> int:
+        """How many actions may run at once on a host."""
+        return self.parallel or max(4, min(16, self.facts.host(host).cpus))
+
+
+def execute(plan: Plan, run: Run) -> Outcome:
+    """Do what the plan says. Holds the lock of every host that is changed; raises Busy when one is taken."""
+    outcome = Outcome()
+    hosts = list(dict.fromkeys(action.host for action in plan.actions))
+    with ExitStack() as stack:
+        for name in hosts:
+            stack.enter_context(host_lock(run.sessions[name].host))
+        pools = {name: stack.enter_context(ThreadPoolExecutor(run.bound(name), thread_name_prefix=name)) for name in hosts}
+        _walk(plan.actions, run, pools, outcome)
+    return outcome
+
+
+def _walk(actions: tuple[Action, ...], run: Run, pools: Mapping[str, ThreadPoolExecutor], outcome: Outcome) -> None:
+    waiting, running = list(actions), dict[Future[float], Action]()
+    known = {action.id for action in actions}
+    succeeded, lost = set[str](), set[str]()
+    while waiting or running:
+        if run.cancel.is_set():
+            outcome.cancelled = True
+            for action in waiting:
+                _skip(action, "stopped before it was begun", run, outcome)
+            waiting.clear()
+        for action in list(waiting):
+            needs = [need for need in action.needs if need in known]
+            broken = next((need for need in needs if need in lost), None)
+            if broken:
+                waiting.remove(action)
+                lost.add(action.id)
+                _skip(action, f"it needs {broken}, which was not done", run, outcome)
+            elif all(need in succeeded for need in needs):
+                waiting.remove(action)
+                running[pools[action.host].submit(_perform, action, run)] = action
+        finished, _ = wait(running, timeout=_TICK, return_when=FIRST_COMPLETED)
+        for future in finished:
+            action = running.pop(future)
+            (succeeded if _settle(action, future, run, outcome) else lost).add(action.id)
+
+
+def _skip(action: Action, why: str, run: Run, outcome: Outcome) -> None:
+    outcome.skipped.append((action, why))
+    run.journal.write("skipped", action=action.id, why=why)
+    run.reporter.skipped(action, why)
+
+
+def _perform(action: Action, run: Run) -> float:
+    """One action, in a thread of its host's pool. Returns the seconds it took."""
+    if run.cancel.is_set():
+        raise Cancelled("stopped before it was begun")
+    began = time.monotonic()
+    context = Context(
+        cloud=run.cloud, session=run.sessions[action.host], facts=run.facts.host(action.host), state=run.state,
+        journal=run.journal, cancel=run.cancel, action=action.id,
+        say=lambda text, fraction: run.reporter.progress(action, text, fraction))
+    run.journal.write("started", action=action.id, why=action.why,
+                      changes=[[c.key, c.old, c.new] for c in action.changes])
+    run.reporter.started(action)
+    HANDLERS[type(action)](action, context)
+    seconds = time.monotonic() - began
+    run.journal.write("done", action=action.id, seconds=round(seconds, 3), notes=context.notes)
+    run.reporter.done(action, seconds, context.notes)
+    return seconds
+
+
+def _settle(action: Action, future: Future[float], run: Run, outcome: Outcome) -> bool:
+    error = future.exception()
+    if error is None:
+        outcome.done.append(action)
+        return True
+    if isinstance(error, Cancelled):
+        outcome.cancelled = True
+        _skip(action, f"{error.what}; taken back, or left for the next apply", run, outcome)
+        return False
+    if not isinstance(error, Exception):
+        raise error
+    outcome.failed.append((action, error))
+    run.journal.write("failed", action=action.id, error=str(error))
+    run.reporter.failed(action, error)
+    return False

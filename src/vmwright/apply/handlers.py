@@ -1,0 +1,31 @@
+"""Which function carries out which kind of action."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from vmwright.apply.change import update_vm
+from vmwright.apply.context import Context
+from vmwright.apply.create import create_vm, rebuild_vm
+from vmwright.apply.grow import grow_disk
+from vmwright.apply.power import restart_vm, start_vm, wait_vm
+from vmwright.apply.remove import destroy_vm, remove_template, tidy
+from vmwright.apply.storage import create_network, create_pool, make_template
+from vmwright.plan import actions
+
+HANDLERS: dict[type[actions.Action], Callable[[Any, Context], None]] = {
+    actions.CreatePool: create_pool,
+    actions.CreateNetwork: create_network,
+    actions.MakeTemplate: make_template,
+    actions.RemoveTemplate: remove_template,
+    actions.CreateVm: create_vm,
+    actions.RebuildVm: rebuild_vm,
+    actions.UpdateVm: update_vm,
+    actions.GrowDisk: grow_disk,
+    actions.StartVm: start_vm,
+    actions.RestartVm: restart_vm,
+    actions.WaitReady: wait_vm,
+    actions.DestroyVm: destroy_vm,
+    actions.Tidy: tidy,
+}

@@ -1,0 +1,54 @@
+"""The journal: every run's events, a JSON object a line, on disk before the next thing is done."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+
+class Journal:
+    """One run's journal. Safe to write from several threads."""
+
+    def __init__(self, folder: Path, command: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        self.path = folder / f"{stamp}-{os.getpid()}.jsonl"
+        self._lock = threading.Lock()
+        self._file: IO[str] = self.path.open("a", encoding="utf-8")
+        self.write("begin", command=command, pid=os.getpid())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.write("end", outcome="done" if value is None else f"{kind.__name__ if kind else ''}: {value}")
+        self._file.close()
+
+    def write(self, event: str, **values: Any) -> None:
+        """Add one event. Values must be JSON; secrets never are among them."""
+        row = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **values}
+        with self._lock:
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
+
+
+def runs(folder: Path) -> list[Path]:
+    """The journals of a cloud, oldest first."""
+    return sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """A journal's events. The last line of a run that was killed may be torn; it is passed over."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(row, dict):
+            yield row

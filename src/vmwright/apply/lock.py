@@ -1,0 +1,53 @@
+"""One apply at a time on a host: a lock that the host itself holds for as long as our end of a pipe is open."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from vmwright.errors import Busy
+from vmwright.host.run import Host, end_group
+from vmwright.names import HOST_RUN, lock_path
+
+# The kernel lets go of a flock(2) when its holder ends, and the holder ends when our end of its standard input closes:
+# at the end of a run, after a kill -9, and when an ssh connection breaks. There is no stale lock to remove by hand.
+_HOLD = """
+mkdir -p -- "$1" || exit 1
+exec 9>>"$2"
+flock --nonblock 9 || { cat -- "$2.holder" 2>/dev/null; exit 75; }
+printf '%s\\n' "$3" > "$2.holder"
+echo held
+read -r _
+rm -f -- "$2.holder"
+"""
+
+
+@contextmanager
+def host_lock(host: Host) -> Iterator[None]:
+    """Hold a host's lock. Raises Busy, naming the holder, when another run has it."""
+    me = f"{getpass.getuser()}@{platform.node()}, process {os.getpid()}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    process = host.hold(["sh", "-c", _HOLD, "sh", HOST_RUN, lock_path(), me])
+    try:
+        first = process.stdout.readline().decode(errors="replace").strip() if process.stdout else ""
+        if first != "held":
+            _, err = process.communicate()
+            why = first or err.decode(errors="replace").strip()
+            raise Busy(f"another vmwright is at work on host {host.name}", why=why,
+                       todo="wait until it is done, then run the same again; it locks itself out, nothing needs removing")
+        yield
+    finally:
+        if process.stdin and not process.stdin.closed:
+            process.stdin.close()
+        try:
+            process.wait(5)
+        except Exception:
+            end_group(process)
+            raise
+        finally:
+            for stream in (process.stdout, process.stderr):
+                if stream:
+                    stream.close()

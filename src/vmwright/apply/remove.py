@@ -1,0 +1,43 @@
+"""Handlers: remove VMs, old versions of templates, and what cut-off runs left."""
+
+from __future__ import annotations
+
+from vmwright.apply.context import Context
+from vmwright.names import intent_path, manifest_path
+from vmwright.plan.actions import DestroyVm, RemoveTemplate, Tidy
+
+
+def remove_domain(context: Context, name: str) -> None:
+    """Power a domain off and forget it, with its NVRAM; nothing when there is none."""
+    if not context.virt.exists(name):
+        return
+    if context.virt.domain_state(name) in ("running", "paused"):
+        context.virt.kill(name)
+    context.virt.undefine(name)
+
+
+def destroy_vm(action: DestroyVm, context: Context) -> None:
+    """Power off, undefine, remove disks and seed, forget its host keys. The note names the volumes until they are gone."""
+    paths = {v.name: v.path for v in context.facts.volumes}
+    context.intend(action.name, "destroy", volumes=tuple(paths[name] for _, name in action.volumes if name in paths))
+    remove_domain(context, action.name)
+    for pool, name in action.volumes:
+        context.say(f"removing {name}", None)
+        context.virt.delete_volume(pool, name)
+    context.host.run(["rm", "-f", "--", f"/var/log/libvirt/qemu/{action.name}-serial.log"])
+    context.state.forget_guest(action.name)
+    context.fulfil(action.name)
+
+
+def remove_template(action: RemoveTemplate, context: Context) -> None:
+    """Remove one version; the plan has seen that no disk stands on it, and the host's lock keeps it so."""
+    context.virt.delete_volume(action.pool, action.volume)
+    context.host.run(["rm", "-f", "--", manifest_path(context.cloud.name, action.template, action.version)])
+
+
+def tidy(action: Tidy, context: Context) -> None:
+    """Remove a note that has nothing left to say, or the work directory of a template."""
+    if action.operation == "template":
+        context.host.run(["rm", "-rf", "--", context.work(action.name)])
+    else:
+        context.host.run(["rm", "-f", "--", intent_path(context.cloud.name, action.name)])

@@ -1,0 +1,73 @@
+"""Handlers: pools, networks, templates."""
+
+from __future__ import annotations
+
+import json
+
+from vmwright.apply.context import Context
+from vmwright.errors import ApplyError
+from vmwright.image import debian, fetch
+from vmwright.names import manifest_path, template_volume
+from vmwright.plan.actions import CreateNetwork, CreatePool, MakeTemplate
+from vmwright.spec.cloud import BuildSource
+from vmwright.virt import design
+
+
+def create_pool(action: CreatePool, context: Context) -> None:
+    """Define, build, start and autostart a directory pool; each step is one that a second run finds done."""
+    xml = None if action.exists else design.pool_xml(action.pool.name, action.pool.path)
+    context.virt.ensure_pool(action.pool.name, xml)
+
+
+def create_network(action: CreateNetwork, context: Context) -> None:
+    """Define, start and autostart a NAT network."""
+    subnet = action.network.subnet
+    if subnet is None:
+        raise ApplyError(f"network {action.network.name} has no subnet", todo="give `nat:` a subnet in the file")
+    xml = None if action.exists else design.network_xml(action.libvirt_name, subnet, action.reserved, dhcp=action.dhcp)
+    with context.undoing() as undo:
+        if xml is not None:
+            undo.push(f"undefine network {action.libvirt_name}", lambda: context.virt.undefine_network(action.libvirt_name))
+        context.virt.ensure_network(action.libvirt_name, xml)
+
+
+def pool_target(context: Context, pool: str) -> str:
+    """The directory of a pool, from the facts, or as the file says when this run has made it."""
+    for facts in context.facts.pools:
+        if facts.name == pool:
+            return facts.target
+    return next(p.path for p in context.cloud.pools if p.name == pool and p.host == context.facts.name)
+
+
+def make_template(action: MakeTemplate, context: Context) -> None:
+    """Build or fetch the image in a work directory, then move it into the pool under its final name in one step.
+
+    The final name appears only when the image is whole, so a template that is there is a template that is right.
+    """
+    template = action.template
+    work = context.work(f"{template.name}-{template.version}")
+    name = template_volume(context.cloud.name, template.name, template.version)
+    target = f"{pool_target(context, template.pool)}/{name}"
+    partial = f"{pool_target(context, template.pool)}/.{name}.partial"
+    context.host.run(["mkdir", "-p", "-m", "0700", "--", work])
+    try:
+        path, manifest = _image(action, context, work)
+        context.say("moving it into the pool", None)
+        context.host.run(["mv", "-f", "--", path, partial])
+        context.host.run(["chmod", "0644", "--", partial])
+        manifest = {"template": template.name, "version": template.version, **manifest}
+        context.host.write(manifest_path(context.cloud.name, template.name, template.version),
+                           json.dumps(manifest, indent=1).encode())
+        context.host.run(["mv", "-f", "--", partial, target])
+    finally:
+        context.host.run(["rm", "-rf", "--", work, partial], check=False)
+    context.virt.refresh_pool(template.pool)
+
+
+def _image(action: MakeTemplate, context: Context, work: str) -> tuple[str, dict[str, object]]:
+    source, size = action.template.source, action.template.size
+    if isinstance(source, BuildSource):
+        built = debian.build(context.host, source, size, work, progress=context.say, cancel=context.cancel)
+        return built.path, {"source": "build", "packages": built.manifest}
+    fetched = fetch.fetch(context.host, source, size or None, work, progress=context.say, cancel=context.cancel)
+    return fetched.path, {"source": fetched.origin, "sha256": fetched.sha256}

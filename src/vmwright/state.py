@@ -1,0 +1,63 @@
+"""What vmwright keeps on the machine it runs on: journals, known hosts of guests, sums of local images. Never needed.
+
+Everything here can be lost without harm: the file, the hosts and libvirt are the truth. The directory is
+$XDG_STATE_HOME/vmwright, by default ~/.local/state/vmwright (XDG Base Directory Specification).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+_LOCK = threading.Lock()
+
+
+@dataclass(frozen=True)
+class State:
+    """The state directory of one cloud."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, cloud: str) -> State:
+        """The state of that cloud on this machine."""
+        base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+        return cls(Path(base) / "vmwright" / cloud)
+
+    @property
+    def journals(self) -> Path:
+        """One file per run."""
+        return self.folder / "journal"
+
+    @property
+    def known_hosts(self) -> Path:
+        """The SSH host keys of the cloud's guests, read from inside each guest by its agent."""
+        return self.folder / "known_hosts"
+
+    @property
+    def cache(self) -> Path:
+        """Sums of local image files."""
+        return self.folder / "cache"
+
+    def remember_guest(self, vm: str, addresses: Iterable[str], keys: Iterable[str]) -> None:
+        """Replace what is known of a guest's host keys. `keys` are public-key lines: type, key, comment."""
+        names = ",".join([vm, *addresses])
+        self._rewrite(vm, [f"{names} {' '.join(key.split()[:2])}" for key in keys if len(key.split()) >= 2])
+
+    def forget_guest(self, vm: str) -> None:
+        """Drop a guest's host keys."""
+        self._rewrite(vm, [])
+
+    def _rewrite(self, vm: str, lines: list[str]) -> None:
+        with _LOCK:
+            old = self.known_hosts.read_text().splitlines() if self.known_hosts.exists() else []
+            kept = [line for line in old if line.split(" ")[0].split(",")[0] != vm]
+            if kept + lines == old:
+                return
+            self.folder.mkdir(parents=True, exist_ok=True)
+            temporary = self.known_hosts.with_suffix(".new")
+            temporary.write_text("".join(f"{line}\n" for line in [*kept, *lines]))
+            temporary.replace(self.known_hosts)
