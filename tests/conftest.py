@@ -25,7 +25,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the local tier by its place; skip what was not asked for, so that the summary shows it."""
+    """Mark the local tier by its place, put it last, and skip what was not asked for, so that the summary shows it."""
+    items.sort(key=lambda item: item.path.is_relative_to(LOCAL))
     tier = config.getoption("--tier")
     wanted = {"unit": tier in ("unit", "all"), "local": tier in ("local", "all") or _named(config)}
     for item in items:
