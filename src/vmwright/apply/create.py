@@ -24,11 +24,12 @@ def create_vm(action: CreateVm, context: Context) -> None:
     The note on the host comes first and names every volume that is made here. Until the VM has started nothing of a
     user's is in them, so a failure (or the next run) may remove them.
     """
-    vm, context_name = action.vm, action.vm.name
+    vm, name = action.vm, action.vm.name
     volumes = _volumes(action, context)
-    context.intend(context_name, "create", volumes=tuple(volumes.values()), instance=action.instance)
+    context.intend(name, "create", volumes=tuple(volumes.values()), instance=action.instance)
     with context.undoing() as undo:
-        undo.push("drop the note", lambda: context.fulfil(context_name))
+        if not action.keep:  # the note is what tells data disks that belong to this VM from strange ones
+            undo.push("drop the note", lambda: context.fulfil(name))
         for path in action.remove:
             context.host.run(["rm", "-f", "--", path])
         if action.remove:

@@ -258,6 +258,18 @@ class RestartVm(VmAction):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StopVm(VmAction):
+    """Ask the guest to power off and wait; with `force`, pull the plug after `patience` seconds."""
+
+    patience: float = 120.0
+    force: bool = False
+
+    @property
+    def verb(self) -> str:
+        return "stop"
+
+
+@dataclass(frozen=True, kw_only=True)
 class DestroyVm(Action):
     """Remove a VM and all that is its own. `volumes` are (pool, volume name) pairs."""
 
