@@ -1,0 +1,107 @@
+"""What several commands share: the file, the facts, the console, questions."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vmwright.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from vmwright.facts.model import Facts
+    from vmwright.plan.actions import Plan
+    from vmwright.session import Sessions
+    from vmwright.spec.cloud import Cloud
+
+DEFAULT_FILE = "cloud.yaml"
+
+
+def _vm_names(context: typer.Context, incomplete: str) -> list[str]:
+    """Names for shell completion; silent when the file is not right."""
+    try:
+        cloud = load_cloud(context.params.get("file") or DEFAULT_FILE)
+    except Exception:  # completion has nowhere to say an error
+        return []
+    return [vm.name for vm in cloud.vms if vm.name.startswith(incomplete)]
+
+
+File = Annotated[str, typer.Option("-f", "--file", help="The cloud's file.")]
+Names = Annotated[list[str], typer.Argument(help="Names of VMs.", autocompletion=_vm_names)]
+Name = Annotated[str, typer.Argument(help="Name of a VM.", autocompletion=_vm_names)]
+Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask. What takes data or cuts the network is still refused "
+                                                       "unless an option names it.")]
+Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+FactsFile = Annotated[str, typer.Option("--facts", help="Plan against facts saved by `vmwright facts --json`.")]
+
+
+def console(*, error: bool = False) -> Console:
+    """The terminal, or the pipe."""
+    from rich.console import Console
+
+    return Console(stderr=error, highlight=False, markup=False, emoji=False)
+
+
+def load_cloud(file: str) -> Cloud:
+    """The cloud of a file. Raises SpecError."""
+    from vmwright.spec.load import load
+
+    if file == DEFAULT_FILE and not Path(file).exists():
+        raise UsageError(f"there is no {DEFAULT_FILE} here", todo="name your file with -f FILE, or start one: vmwright init")
+    return load(file)
+
+
+def with_images(cloud: Cloud) -> tuple[Cloud, list[str]]:
+    """The cloud with the sums of its local image files filled in; they are part of the templates' versions."""
+    from vmwright.image.fetch import local_sha256
+    from vmwright.spec.cloud import ImageSource
+    from vmwright.spec.load import with_image_sums
+    from vmwright.state import State
+
+    wanted = {t.source.location for t in cloud.templates
+              if isinstance(t.source, ImageSource) and "://" not in t.source.location and Path(t.source.location).is_file()}
+    if not wanted:
+        return cloud, []
+    cache = str(State.of(cloud.name).cache)
+    return with_image_sums(cloud, {path: local_sha256(path, cache) for path in sorted(wanted)}), sorted(wanted)
+
+
+def read_facts(cloud: Cloud, sessions: Sessions) -> Facts:
+    """The facts of all hosts of the cloud."""
+    from vmwright.facts.gather import gather
+
+    return gather(cloud, sessions)
+
+
+def refuse_if_refused(plan: Plan) -> None:
+    """Raise PlanRefused when something stands in the way."""
+    from vmwright.errors import PlanRefused
+
+    if plan.refused:
+        raise PlanRefused(plan.refused)
+
+
+def print_lines(lines: Iterable[object]) -> None:
+    """Lines of text, styled on a terminal, never cut."""
+    out = console()
+    for line in lines:
+        out.print(line, soft_wrap=True)
+
+
+def ask(question: str) -> bool:
+    """Yes or no; no terminal means that nobody can be asked."""
+    if not sys.stdin.isatty():
+        raise UsageError("there is nobody to ask", todo="say -y to do it without a question")
+    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
+
+def ask_name(what: str, name: str) -> bool:
+    """A question that only the name itself answers: for what takes data."""
+    if not sys.stdin.isatty():
+        return False
+    return input(f"{what}: type {name} to confirm: ").strip() == name

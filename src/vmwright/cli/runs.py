@@ -1,0 +1,283 @@
+"""Commands that plan and apply: facts, plan, apply, rebuild, destroy, log."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vmwright.cli.common import (
+    DEFAULT_FILE,
+    FactsFile,
+    File,
+    Json,
+    Names,
+    Yes,
+    ask,
+    ask_name,
+    console,
+    load_cloud,
+    print_lines,
+    read_facts,
+    refuse_if_refused,
+    with_images,
+)
+from vmwright.errors import ApplyError, UsageError
+
+if TYPE_CHECKING:
+    from vmwright.facts.model import Facts
+    from vmwright.plan.actions import Plan
+    from vmwright.plan.view import Request
+    from vmwright.session import Sessions
+    from vmwright.spec.cloud import Cloud
+
+Confirm = Annotated[list[str] | None, typer.Option("--confirm", metavar="NAME", help="Allow what takes this VM's data, "
+                                                                                     "without a question.")]
+CutOff = Annotated[bool, typer.Option("--allow-cut-off", help="Allow what cuts a running VM's network, without a question.")]
+Parallel = Annotated[int, typer.Option("--parallel", metavar="N", help="Actions at once on a host (0: from its CPUs).")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command()(facts)
+    app.command()(plan)
+    app.command()(apply)
+    app.command()(rebuild)
+    app.command()(destroy)
+    app.command()(log)
+
+
+def facts(file: File = DEFAULT_FILE, json: Json = False) -> None:
+    """What is on the hosts: memory, pools, networks, VMs. --json records them."""
+    from vmwright.facts.store import dumps
+    from vmwright.report.facts import facts_lines
+    from vmwright.session import Sessions
+
+    cloud = load_cloud(file)
+    with Sessions(cloud.hosts) as sessions:
+        found = read_facts(cloud, sessions)
+    if json:
+        typer.echo(dumps(found), nl=False)
+    else:
+        print_lines(facts_lines(found))
+
+
+def plan(
+    file: File = DEFAULT_FILE,
+    json: Json = False,
+    facts: FactsFile = "",
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="End with 2 when there is something to do.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="With what is no longer in the file removed.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="With restarts for what waits for a next start.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="With what is left alone, and why.")] = False,
+) -> None:
+    """What would change, and why. Changes nothing."""
+    from vmwright.facts.store import load as load_facts
+    from vmwright.plan.diff import make_plan
+    from vmwright.plan.view import Request
+    from vmwright.session import Sessions
+
+    cloud, _ = with_images(load_cloud(file))
+    if facts:
+        found = load_facts(facts)
+    else:
+        with Sessions(cloud.hosts) as sessions:
+            found = read_facts(cloud, sessions)
+    _know_hosts(cloud, found)
+    made = make_plan(cloud, found, Request(restart=restart, prune=prune))
+    _show(made, json=json, verbose=verbose)
+    refuse_if_refused(made)
+    if exit_code and not made.empty:
+        raise typer.Exit(2)
+
+
+def _know_hosts(cloud: Cloud, found: Facts) -> None:
+    there = {host.name for host in found.hosts}
+    missing = [host.name for host in cloud.hosts if host.name not in there]
+    if missing:
+        raise UsageError(f"the facts do not have host {missing[0]}", why=f"they have: {', '.join(sorted(there)) or 'none'}",
+                         todo="record them anew: vmwright facts --json")
+
+
+def _show(made: Plan, *, json: bool = False, verbose: bool = False) -> None:
+    if json:
+        import json as encoder
+
+        from vmwright.report.data import plan_data
+
+        typer.echo(encoder.dumps(plan_data(made), indent=2))
+        return
+    from vmwright.report.text import plan_lines
+
+    print_lines(plan_lines(made, verbose=verbose))
+
+
+def apply(
+    file: File = DEFAULT_FILE,
+    yes: Yes = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove what is no longer in the file; each VM is asked for by "
+                                                        "name.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Restart VMs for which something waits for a next start.")] = False,
+    confirm: Confirm = None,
+    allow_cut_off: CutOff = False,
+    parallel: Parallel = 0,
+) -> None:
+    """Show the plan, ask, and make it so. Picks up after a fault."""
+    apply_file(file, yes=yes, prune=prune, restart=restart, confirm=confirm or [], allow_cut_off=allow_cut_off,
+               parallel=parallel)
+
+
+def apply_file(file: str, *, yes: bool = False, prune: bool = False, restart: bool = False, confirm: list[str] | None = None,
+               allow_cut_off: bool = False, parallel: int = 0) -> None:
+    """Plan and apply a file."""
+    from vmwright.plan.diff import make_plan
+    from vmwright.plan.view import Request
+
+    def planner(cloud: Cloud, found: Facts) -> Plan:
+        return make_plan(cloud, found, Request(restart=restart, prune=prune))
+
+    carry_out(file, planner, command="apply", yes=yes, confirm=confirm or [], allow_cut_off=allow_cut_off, parallel=parallel)
+
+
+def carry_out(file: str, planner: Callable[[Cloud, Facts], Plan], *, command: str, yes: bool, confirm: list[str],
+              allow_cut_off: bool = False, parallel: int = 0, question: str = "Apply this?") -> None:
+    """Read, plan, show, ask, do, read again and compare."""
+    from vmwright.session import Sessions
+
+    cloud, _ = with_images(load_cloud(file))
+    with Sessions(cloud.hosts) as sessions:
+        found = read_facts(cloud, sessions)
+        made = planner(cloud, found)
+        _show(made)
+        refuse_if_refused(made)
+        if made.empty:
+            return
+        _allow(made, yes=yes, confirm=confirm, allow_cut_off=allow_cut_off)
+        if not yes and not ask(question):
+            raise UsageError("nothing was changed", todo="")
+        _run(cloud, found, made, sessions, command, parallel)
+        if command == "apply":
+            _verify(cloud, sessions)
+
+
+def _allow(made: Plan, *, yes: bool, confirm: list[str], allow_cut_off: bool) -> None:
+    """What takes data is asked for by name, what cuts the network by an option, even under -y."""
+    from vmwright.plan.actions import CreateVm, DestroyVm, Effect, VmAction
+
+    for action in made.actions:
+        name = action.name if isinstance(action, DestroyVm) else action.vm.name if isinstance(action, VmAction) else ""
+        if Effect.TAKES_DATA in action.effects and name not in confirm:
+            verb = "throw away its root disk" if isinstance(action, CreateVm) else "remove it with its disks"
+            if yes or not ask_name(f"vm {name}: {verb}", name):
+                raise UsageError(f"vm {name}: to {verb} was not confirmed; nothing was changed",
+                                 todo=f"type its name when asked, or say --confirm {name}")
+        if Effect.CUTS_OFF in action.effects and not allow_cut_off and yes:
+            raise UsageError(f"{action.object}: this cuts the network of a running VM; nothing was changed",
+                             todo="say --allow-cut-off with -y, or apply without -y and look")
+
+
+def _run(cloud: Cloud, found: Facts, made: Plan, sessions: Sessions, command: str, parallel: int) -> None:
+    from vmwright.apply.execute import Run, execute
+    from vmwright.apply.journal import Journal
+    from vmwright.report.progress import reporter
+    from vmwright.state import State
+
+    state = State.of(cloud.name)
+    out = console()
+    with Journal(state.journals, command) as journal, _interruptible(out) as cancel, reporter(out) as told:
+        outcome = execute(made, Run(cloud, found, sessions, state, journal, told, cancel, parallel))
+        error = outcome.error()
+        if error:
+            raise error
+
+
+@contextmanager
+def _interruptible(out: Any) -> Iterator[threading.Event]:
+    """Ctrl-C and TERM ask the run to come to a good end."""
+    cancel = threading.Event()
+
+    def stop(_number: int, _frame: object) -> None:
+        out.print("\nstopping: what is under way is finished or undone first" if not cancel.is_set() else
+                  "still stopping", style="yellow")
+        cancel.set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield cancel
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _verify(cloud: Cloud, sessions: Sessions) -> None:
+    """An action is done when the facts say so."""
+    from vmwright.plan.diff import make_plan
+
+    left = make_plan(cloud, read_facts(cloud, sessions))
+    if left.empty and not left.refused:
+        console().print("Done: read again, and everything is as the file says.", style="green")
+        return
+    differs = [f"{a.object}: {a.verb} ({a.why})" for a in left.actions] + [p.what for p in left.refused]
+    raise ApplyError("every action was done, but read again the hosts still differ from the file", why="\n".join(differs),
+                     todo="did somebody else change them meanwhile? plan again to see")
+
+
+def rebuild(names: Names, file: File = DEFAULT_FILE, yes: Yes = False, parallel: Parallel = 0) -> None:
+    """Throw VMs' root disks away and make them anew from their templates. Data disks stay."""
+    from vmwright.plan.diff import make_rebuild_plan
+
+    _known(file, names)
+    carry_out(file, lambda cloud, found: make_rebuild_plan(cloud, found, names), command="rebuild", yes=yes,
+              confirm=names if yes else [], parallel=parallel)
+
+
+def destroy(names: Names, file: File = DEFAULT_FILE, yes: Yes = False) -> None:
+    """Remove VMs with their disks, seeds, NVRAM and host keys."""
+    from vmwright.plan.diff import make_destroy_plan
+
+    carry_out(file, lambda cloud, found: make_destroy_plan(cloud, found, names), command="destroy", yes=yes,
+              confirm=names if yes else [])
+
+
+def _known(file: str, names: list[str]) -> None:
+    cloud = load_cloud(file)
+    for name in names:
+        if cloud.vm(name) is None:
+            raise unknown_vm(cloud, name)
+
+
+def unknown_vm(cloud: Cloud, name: str) -> UsageError:
+    """The error of a VM that the file does not have, with the nearest name."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, [vm.name for vm in cloud.vms], 1)
+    return UsageError(f"there is no vm {name} in the file", todo=f"did you mean {near[0]}?" if near else
+                      f"it has: {', '.join(vm.name for vm in cloud.vms) or 'none'}")
+
+
+def log(
+    file: File = DEFAULT_FILE,
+    run: Annotated[int, typer.Option("-n", "--run", help="Which run: 1 is the last one, 2 the one before.")] = 1,
+    all: Annotated[bool, typer.Option("--all", help="List all runs.")] = False,
+) -> None:
+    """What earlier runs did, from the journal."""
+    from vmwright.apply.journal import read, runs
+    from vmwright.report.log import log_lines, run_line
+    from vmwright.state import State
+
+    found = runs(State.of(load_cloud(file).name).journals)
+    if not found:
+        typer.echo("There is no journal yet: nothing has been applied from this machine.")
+        return
+    if all:
+        print_lines(run_line(n, list(read(path))) for n, path in zip(range(len(found), 0, -1), found, strict=True))
+        return
+    if not 1 <= run <= len(found):
+        raise UsageError(f"there are {len(found)} runs, not {run}", todo="see them with vmwright log --all")
+    print_lines(log_lines(list(read(found[-run]))))
+
+
