@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from vmwright.host.run import Completed, OnLine, lifeline, run, spawn
+from vmwright.host.run import Completed, OnLine, attach, lifeline, run, spawn
 
 
 class LocalHost:
@@ -68,6 +68,10 @@ class LocalHost:
     def hold(self, argv: Sequence[str]) -> subprocess.Popen[bytes]:
         """See Host.hold."""
         return spawn(argv, stdin=subprocess.PIPE)
+
+    def interactive(self, argv: Sequence[str]) -> int:
+        """See Host.interactive."""
+        return attach(argv)
 
     def close(self) -> None:
         """Nothing is held."""

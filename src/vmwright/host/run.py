@@ -95,6 +95,10 @@ class Host(Protocol):
         """Start a command that lives until its standard input closes (a lock holder, a console); the caller ends it."""
         ...
 
+    def interactive(self, argv: Sequence[str]) -> int:
+        """Run a command on the user's own terminal; its exit code."""
+        ...
+
     def close(self) -> None:
         """Let go of connections."""
         ...
@@ -115,6 +119,21 @@ def spawn(argv: Sequence[str], *, stdin: int = subprocess.DEVNULL, env: Mapping[
                                 env=environment(env), start_new_session=True)
     except FileNotFoundError as error:
         raise HostError(f"{argv[0]} is not installed here", todo=f"install the package that has {argv[0]}") from error
+
+
+def attach(argv: Sequence[str]) -> int:
+    """Run a command on the user's own terminal, and wait. Ctrl-C is the command's, not ours."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return subprocess.call(list(argv), env=environment(), preexec_fn=_default_sigint)
+    except FileNotFoundError as error:
+        raise HostError(f"{argv[0]} is not installed here", todo=f"install the package that has {argv[0]}") from error
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _default_sigint() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run(

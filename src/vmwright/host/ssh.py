@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmwright.errors import HostError
-from vmwright.host.run import Completed, OnLine, lifeline, run, spawn
+from vmwright.host.run import Completed, OnLine, attach, lifeline, run, spawn
 
 _URL = re.compile(r"ssh://(?:(?P<user>[^@/:]+)@)?(?P<host>\[[0-9a-fA-F:.]+\]|[^:/@\[\]]+)(?::(?P<port>\d+))?/?")
 _LIBVIRT_SOCKET = "/run/libvirt/libvirt-sock"
@@ -49,6 +49,16 @@ def parse_url(url: str) -> SshTarget:
 
 class SshHost:
     """See Host. The first command opens the control connection; `close` ends it."""
+
+    @property
+    def target(self) -> SshTarget:
+        """Where it connects to."""
+        return self._target
+
+    @property
+    def config(self) -> list[str]:
+        """The options that name a client configuration of its own, if any."""
+        return self._config
 
     def __init__(self, name: str, url: str, *, config: str | None = None) -> None:
         self.name = name
@@ -108,6 +118,12 @@ class SshHost:
         """See Host.hold."""
         self._connect()
         return spawn(self._ssh(self._remote(argv)), stdin=subprocess.PIPE)
+
+    def interactive(self, argv: Sequence[str]) -> int:
+        """See Host.interactive."""
+        self._connect()
+        command = self._ssh(self._remote(argv, {"TERM": os.environ.get("TERM", "dumb")}))
+        return attach([("-t" if word == "-T" else word) for word in command])
 
     def close(self) -> None:
         """End the control connection."""
