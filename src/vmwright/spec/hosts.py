@@ -1,0 +1,169 @@
+"""Hosts and their pools, bridges and devices: model -> resolved."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+from vmwright.spec.cloud import HostSpec, Pool
+from vmwright.spec.findings import Findings
+from vmwright.spec.model import HostIn, PoolIn, Spec
+from vmwright.spec.values import LABEL, connect_host
+from vmwright.spec.yaml import KeyPath
+
+DEFAULT_HOST = "local"
+DEFAULT_POOL = Pool("default", "", "/var/lib/libvirt/images")
+
+_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+_USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+_BRIDGE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
+
+
+@dataclass(frozen=True)
+class HostView:
+    """A host and what others may refer to on it."""
+
+    spec: HostSpec
+    pools: dict[str, Pool] = field(default_factory=dict)  # directory pools
+    pool_names: tuple[str, ...] = ()  # LVM pools, too
+    devices: tuple[str, ...] = ()
+    addresses: dict[IPv4Address, str] = field(default_factory=dict)  # the host's own, and what they are
+
+
+def valid_label(findings: Findings, path: KeyPath, name: str, what: str) -> bool:
+    """Whether a name is a host-name label (RFC 1123) in lower case."""
+    if LABEL.fullmatch(name):
+        return True
+    if len(name) > 63:
+        findings.error(path, f"{name!r} is not a valid {what}: {len(name)} characters, 63 are allowed", key=True)
+    else:
+        suggestion = re.sub(r"-+", "-", re.sub(r"[^a-z0-9-]", "-", name.lower())).strip("-")
+        todo = f"write {suggestion}" if suggestion else ""
+        rule = "lower-case letters, digits and -, with a letter or digit at both ends"
+        findings.error(path, f"{name!r} is not a valid {what}: {rule}", todo, key=True)
+    return False
+
+
+def valid_identifier(findings: Findings, path: KeyPath, name: str, what: str) -> None:
+    """Complain unless a name is letters, digits, _ and -."""
+    if not _IDENTIFIER.fullmatch(name):
+        findings.error(path, f"{name!r} is not a valid {what}: letters, digits, _ and -, at most 63", key=True)
+
+
+def valid_user(findings: Findings, path: KeyPath, name: str, what: str) -> None:
+    """Complain unless a name can be a Linux user or group."""
+    if not _USER.fullmatch(name):
+        findings.error(
+            path, f"{name!r} is not a valid {what}: lower-case letters, digits, _ and -, at most 32", key=True
+        )
+
+
+def resolve_hosts(spec: Spec, findings: Findings) -> dict[str, HostView]:
+    """The hosts by name. A file without hosts means this machine."""
+    hosts = spec.hosts or ({} if findings.broken("hosts") else {DEFAULT_HOST: HostIn()})
+    views = {name: _host(name, host, findings) for name, host in hosts.items()}
+    _unique(
+        findings, [(("hosts", name, "connect"), host.connect) for name, host in hosts.items()], "are the same machine"
+    )
+    return views
+
+
+def _host(name: str, host: HostIn, findings: Findings) -> HostView:
+    path: KeyPath = ("hosts", name)
+    valid_identifier(findings, path, name, "host name")
+    for pool_name, pool in host.pools.items():
+        _check_pool((*path, "pools", pool_name), pool_name, pool, findings)
+    _check_devices(path, host, findings)
+    _check_later(path, host, findings)
+    pools = {
+        pool_name: Pool(pool_name, name, pool.dir, findings.where((*path, "pools", pool_name), key=True))
+        for pool_name, pool in host.pools.items()
+        if pool.dir and not pool.lvm
+    }
+    _unique(
+        findings, [((*path, "pools", key, "dir"), pool.path) for key, pool in pools.items()], "are the same directory"
+    )
+    names = tuple(host.pools)
+    if not names and not findings.broken(*map(str, path), "pools"):
+        pools = {DEFAULT_POOL.name: Pool(DEFAULT_POOL.name, name, DEFAULT_POOL.path, findings.where(path, key=True))}
+        names = (DEFAULT_POOL.name,)
+    spec = HostSpec(name, host.connect, host.accelerator, where=findings.where(path, key=True))
+    return HostView(spec, pools, names, tuple(host.devices), _addresses(name, host, findings))
+
+
+def _check_pool(path: KeyPath, name: str, pool: PoolIn, findings: Findings) -> None:
+    valid_identifier(findings, path, name, "pool name")
+    if (pool.dir is None) == (pool.lvm is None):
+        what = "both dir and lvm are given" if pool.dir else "neither dir nor lvm is given"
+        findings.error(path, what, "give exactly one: {dir: /PATH} or {lvm: VOLUME-GROUP}", key=True)
+    elif pool.dir == "/":
+        findings.error((*path, "dir"), "the root directory cannot be a pool", "name a directory of its own")
+    elif pool.lvm:
+        findings.later(path)
+    if pool.dir:
+        for key in ("disks", "thin", "wipe"):
+            if key in pool.model_fields_set:
+                findings.error((*path, key), "goes with lvm, not with dir", key=True)
+
+
+def _check_devices(path: KeyPath, host: HostIn, findings: Findings) -> None:
+    for name, device in host.devices.items():
+        valid_identifier(findings, (*path, "devices", name), name, "device name")
+        if device.serial is None and device.address is None:
+            findings.error(
+                (*path, "devices", name), "neither serial nor address is given", "give one, or both", key=True
+            )
+    addresses = [((*path, "devices", name, "address"), d.address) for name, d in host.devices.items() if d.address]
+    serials = [((*path, "devices", name, "serial"), d.serial) for name, d in host.devices.items() if d.serial]
+    _unique(findings, addresses, "are the same device")
+    _unique(findings, serials, "are the same device")
+
+
+def _check_later(path: KeyPath, host: HostIn, findings: Findings) -> None:
+    """What this version does not apply yet; checked as far as the file alone allows."""
+    nics: list[tuple[KeyPath, str]] = []
+    for name, bridge in host.bridges.items():
+        if not _BRIDGE.fullmatch(name):
+            findings.error(
+                (*path, "bridges", name),
+                f"{name!r} is not a valid bridge name: at most 15 letters, digits, . _ -",
+                key=True,
+            )
+        if bridge.stp and bridge.forward_delay < 2:
+            findings.error(
+                (*path, "bridges", name, "stp"), "with stp the forward_delay is at least 2", "add forward_delay: 4"
+            )
+        nics.append(((*path, "bridges", name, "nic"), bridge.nic))
+    _unique(findings, nics, "are the same interface")
+    if host.iommu:
+        findings.later((*path, "iommu"))
+    for key, values in (("devices", host.devices), ("bridges", host.bridges), ("hugepages", host.hugepages)):
+        if values:
+            findings.later((*path, key))
+
+
+def _addresses(name: str, host: HostIn, findings: Findings) -> dict[IPv4Address, str]:
+    """The host's own addresses, as far as the file tells."""
+    found: dict[IPv4Address, str] = {}
+    for bridge_name, bridge in host.bridges.items():
+        for position, address in enumerate(bridge.addresses):
+            where = findings.where(("hosts", name, "bridges", bridge_name, "addresses", position))
+            found[address.ip] = f"host {name}'s own, on {bridge_name} at {where}"
+    try:
+        connect = IPv4Address(connect_host(host.connect) or "")
+    except ValueError:
+        return found
+    found.setdefault(connect, f"host {name}'s own, at {findings.where(('hosts', name, 'connect'))}")
+    return found
+
+
+def _unique(findings: Findings, values: Collection[tuple[KeyPath, str]], what: str) -> None:
+    """Complain where two places say the same."""
+    seen: dict[str, KeyPath] = {}
+    for path, value in values:
+        if value in seen:
+            first = seen[value]
+            findings.error(path, f"{value} is given twice: also at {findings.where(first)}", f"these {what}: keep one")
+        seen.setdefault(value, path)
