@@ -97,6 +97,10 @@ class GuestError(VmwrightError):
     exit_code = 8
 
 
+class AgentSilent(GuestError):
+    """The guest agent does not answer (yet): not installed, not started, or the guest is busy."""
+
+
 class UsageError(VmwrightError):
     """The command line asks for something that is not there, or refuses to be answered."""
 

@@ -57,7 +57,7 @@ def finish_boot(vm: VmSpec, context: Context, instance: str) -> None:
         context.fulfil(vm.name)
         return
     context.intend(vm.name, "boot", instance=instance)
-    await_ready(vm, context)
+    await_ready(vm, context, instance=instance)
     context.fulfil(vm.name)
 
 
@@ -125,14 +125,19 @@ def write_seed(vm: VmSpec, template: TemplateSpec, context: Context, path: str, 
 def data_disk_choice(vm: VmSpec, disk: DataDisk, index: int, context: Context) -> DiskChoice:
     """How a data disk is attached: vdb and on, in the order of the file."""
     path = f"{pool_target(context, disk.pool)}/{data_volume(context.cloud.name, vm.name, disk.name)}"
-    return DiskChoice(path=path, format="qcow2", serial=disk.serial, target=design.disk_target(index + 1))
+    return DiskChoice(path=path, format="qcow2", serial=disk.serial, target=disk_target(index + 1))
+
+
+def disk_target(index: int) -> str:
+    """vda, vdb, ...: the name in libvirt's XML; what the guest calls it may differ, its serial does not."""
+    return "vd" + "abcdefghijklmnopqrstuvwxy"[index]
 
 
 def _domain_xml(action: CreateVm, context: Context, seed_path: str) -> str:
     vm, cloud = action.vm, context.cloud.name
     link: Callable[[str], tuple[str, str]] = lambda name: next((t, s) for n, t, s in action.networks if n == name)  # noqa: E731
     root = DiskChoice(path=f"{pool_target(context, vm.pool)}/{root_volume(cloud, vm.name)}", format="qcow2", serial="root",
-                      target=design.disk_target(0))
+                      target=disk_target(0))
     disks = [root, *(data_disk_choice(vm, disk, n, context) for n, disk in enumerate(vm.data_disks))]
     nics = [NicChoice(nic.mac, *link(nic.network)) for nic in vm.nics]
     owner = OwnerFacts(cloud, vm.name, action.template.name, action.template.version, action.instance, action.seed, vm.protect)

@@ -9,7 +9,7 @@ from vmwright.apply.change import update_vm
 from vmwright.apply.context import Context
 from vmwright.apply.create import create_vm, rebuild_vm
 from vmwright.apply.grow import grow_disk
-from vmwright.apply.power import restart_vm, start_vm, wait_vm
+from vmwright.apply.power import restart_vm, start_vm, stop_vm, wait_vm
 from vmwright.apply.remove import destroy_vm, remove_template, tidy
 from vmwright.apply.storage import create_network, create_pool, make_template
 from vmwright.plan import actions
@@ -24,6 +24,7 @@ HANDLERS: dict[type[actions.Action], Callable[[Any, Context], None]] = {
     actions.UpdateVm: update_vm,
     actions.GrowDisk: grow_disk,
     actions.StartVm: start_vm,
+    actions.StopVm: stop_vm,
     actions.RestartVm: restart_vm,
     actions.WaitReady: wait_vm,
     actions.DestroyVm: destroy_vm,

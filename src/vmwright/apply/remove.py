@@ -5,6 +5,7 @@ from __future__ import annotations
 from vmwright.apply.context import Context
 from vmwright.names import intent_path, manifest_path
 from vmwright.plan.actions import DestroyVm, RemoveTemplate, Tidy
+from vmwright.virt.design import serial_log
 
 
 def remove_domain(context: Context, name: str) -> None:
@@ -24,7 +25,7 @@ def destroy_vm(action: DestroyVm, context: Context) -> None:
     for pool, name in action.volumes:
         context.say(f"removing {name}", None)
         context.virt.delete_volume(pool, name)
-    context.host.run(["rm", "-f", "--", f"/var/log/libvirt/qemu/{action.name}-serial.log"])
+    context.host.run(["rm", "-f", "--", serial_log(action.name)])
     context.state.forget_guest(action.name)
     context.fulfil(action.name)
 

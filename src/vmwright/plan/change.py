@@ -12,7 +12,7 @@ from vmwright.plan.create import Made, template_of, wanted_seed
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import DataDisk, Nic, VmSpec
 from vmwright.units import content_hash, format_size
-from vmwright.virt.design import cpu_fact
+from vmwright.virt.design import effective_cpu
 
 NOW, LATER = "now", "at next start"
 
@@ -114,7 +114,7 @@ def _boot(diff: _Diff, domain: DomainFacts, draft: Draft) -> None:
 
 
 def _cpu(view: View, diff: _Diff, config: ConfigFacts) -> None:
-    wanted = cpu_fact(diff.vm.cpu, config.type)
+    wanted = effective_cpu(diff.vm.cpu, config.type)
     if wanted != config.cpu:
         diff.add("cpu", diff.vm.cpu, ("cpu", config.cpu, wanted), live=False)
 
@@ -160,10 +160,9 @@ def _disks(view: View, diff: _Diff, config: ConfigFacts) -> None:
 
 def _seed(view: View, diff: _Diff, config: ConfigFacts) -> None:
     vm, owner = diff.vm, config.owner
-    template = template_of(view, vm)
-    if owner is None or template is None:
+    if owner is None:
         return
-    wanted = wanted_seed(view, vm, template)
+    wanted = wanted_seed(view, vm)
     if wanted != owner.seed:
         diff.fields["instance"] = content_hash(owner.instance, wanted)
         diff.add("seed", wanted, ("cloud-init data", owner.seed, wanted), live=False)

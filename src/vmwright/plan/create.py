@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from vmwright.facts.model import DomainFacts, DomainState, IntentFacts
 from vmwright.guest.seed import seed_hash
-from vmwright.image.traits import traits_of
 from vmwright.names import root_volume
 from vmwright.plan.actions import Change, CreateVm, DestroyVm, Effect, RebuildVm
 from vmwright.plan.networks import Link
@@ -37,9 +36,9 @@ def template_of(view: View, vm: VmSpec) -> TemplateSpec | None:
         (t for (name, _), t in view.templates.items() if name == vm.template), None)
 
 
-def wanted_seed(view: View, vm: VmSpec, template: TemplateSpec) -> str:
+def wanted_seed(view: View, vm: VmSpec) -> str:
     """The content hash of the cloud-init data that the spec asks for."""
-    return seed_hash(view.cloud.name, vm, traits_of(template.source))
+    return seed_hash(view.cloud.name, vm)
 
 
 def plan_create(view: View, vm: VmSpec, made: Made, draft: Draft) -> CreateVm | None:
@@ -60,7 +59,7 @@ def plan_create(view: View, vm: VmSpec, made: Made, draft: Draft) -> CreateVm | 
         return None
     resumed = intent is not None
     return CreateVm(
-        host=view.host.name, vm=vm, template=template, type=view.domain_type, seed=wanted_seed(view, vm, template),
+        host=view.host.name, vm=vm, template=template, type=view.domain_type, seed=wanted_seed(view, vm),
         instance=content_hash(view.cloud.name, vm.name, template.version, intent.instance if intent else ""),
         networks=_networks(vm, made), remove=tuple(sorted(half_made & own.keys())), keep=keep,
         needs=made.needs(vm, template), changes=_describe(view, vm, template),
@@ -81,7 +80,7 @@ def plan_rebuild(view: View, vm: VmSpec, domain: DomainFacts, made: Made, draft:
     disk = view.volumes.get((vm.pool, root_volume(view.cloud.name, vm.name)))
     effects = {Effect.TAKES_DATA} | ({Effect.STOPS} if domain.state is not DomainState.SHUTOFF else set())
     return RebuildVm(
-        host=view.host.name, vm=vm, template=template, type=view.domain_type, seed=wanted_seed(view, vm, template),
+        host=view.host.name, vm=vm, template=template, type=view.domain_type, seed=wanted_seed(view, vm),
         instance=content_hash(owner.instance, "rebuild", template.version), networks=_networks(vm, made),
         remove=tuple(path for path, role in own.items() if role != "disk"),
         keep=tuple(path for path, role in own.items() if role == "disk"),

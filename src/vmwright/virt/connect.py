@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 import libvirt
 import libvirt_qemu
 
-from vmwright.errors import ApplyError, GuestError, HostError
+from vmwright.errors import AgentSilent, ApplyError, GuestError, HostError
 
 T = TypeVar("T")
 _STATES = {
@@ -350,9 +350,9 @@ class Connection:
             try:
                 return str(libvirt_qemu.qemuAgentCommand(self._domain(name), text, timeout, 0))
             except libvirt.libvirtError as error:
-                gone = error.get_error_code() in _AGENT_GONE
-                raise GuestError(f"the guest agent of VM {name} {'does not answer' if gone else 'refused a command'}",
-                                 why=str(error)) from error
+                kind = AgentSilent if error.get_error_code() in _AGENT_GONE else GuestError
+                raise kind(f"the guest agent of VM {name} {'does not answer' if kind is AgentSilent else 'refused a command'}",
+                           why=str(error), todo=f"see its console: vmwright console {name}") from error
 
         return command
 

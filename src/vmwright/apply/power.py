@@ -1,0 +1,107 @@
+"""Handlers: start, stop, restart, and wait until a guest is ready."""
+
+from __future__ import annotations
+
+import time
+
+from vmwright.apply.context import Context
+from vmwright.errors import Cancelled, GuestError, VmwrightError
+from vmwright.guest.agent import Agent
+from vmwright.guest.ready import Ready, wait_ready
+from vmwright.guest.wait import pauses
+from vmwright.plan.actions import RestartVm, StartVm, StopVm, WaitReady
+from vmwright.spec.cloud import VmSpec
+from vmwright.virt.design import serial_log
+
+_CONSOLE_LINES = 15
+_RESTART_PATIENCE = 180.0
+
+
+def agent_of(context: Context, name: str) -> Agent:
+    """The guest agent of a running VM."""
+    return Agent(context.virt.agent(name))
+
+
+def await_ready(vm: VmSpec, context: Context, *, instance: str | None = None) -> Ready:
+    """Wait until the guest is ready, and remember its host keys. What goes wrong is told with the console's last lines.
+
+    With `instance`, the guest must have applied this incarnation's seed and no other.
+    """
+    try:
+        ready = wait_ready(
+            agent_of(context, vm.name), timeout=vm.ready_timeout, instance=instance, cancel=context.cancel,
+            domain_alive=lambda: context.virt.domain_state(vm.name) in ("running", "paused"),
+            progress=lambda stage: context.say(stage, None))
+    except GuestError as error:
+        raise _with_console(error, vm, context) from error
+    addresses = [address.split("/")[0] for address in ready.addresses]
+    context.state.remember_guest(vm.name, addresses, ready.ssh_host_keys)
+    for warning in ready.warnings:
+        context.note(f"cloud-init warns: {warning}")
+    context.note(f"ready {ready.boot_seconds:.0f} s after its start, {', '.join(addresses) or 'no address'}")
+    return ready
+
+
+def _with_console(error: GuestError, vm: VmSpec, context: Context) -> GuestError:
+    """The same error, with the last lines of the VM's console."""
+    try:
+        tail = context.host.run(["tail", "-n", str(_CONSOLE_LINES), "--", serial_log(vm.name)], check=False).text
+    except VmwrightError:
+        tail = ""
+    shown = "".join(character for character in tail if character.isprintable() or character == "\n")
+    why = f"{error.why}\nlast lines of its console:\n{shown}" if shown.strip() else error.why
+    todo = "\n".join(line for line in (error.todo, f"look inside: vmwright console {vm.name}; then apply again, or "
+                                                   f"vmwright rebuild {vm.name}") if line)
+    return GuestError(f"vm {vm.name}: {error.what}", why=why, todo=todo)
+
+
+def wait_vm(action: WaitReady, context: Context) -> None:
+    """See a first boot to its end that an earlier run did not."""
+    await_ready(action.vm, context)
+    context.fulfil(action.vm.name)
+
+
+def start_vm(action: StartVm, context: Context) -> None:
+    """Start, wait until ready."""
+    context.virt.start(action.vm.name)
+    await_ready(action.vm, context)
+    context.fulfil(action.vm.name)
+
+
+def stop_vm(action: StopVm, context: Context) -> None:
+    """Ask the guest to power off, and wait until libvirt says that it is off."""
+    power_off(action.vm.name, context, patience=action.patience, force=action.force)
+
+
+def restart_vm(action: RestartVm, context: Context) -> None:
+    """Off and on again: a reboot inside the guest would keep the old definition."""
+    power_off(action.vm.name, context, patience=_RESTART_PATIENCE, force=False)
+    context.virt.start(action.vm.name)
+    await_ready(action.vm, context)
+    context.fulfil(action.vm.name)
+
+
+def power_off(name: str, context: Context, *, patience: float, force: bool) -> None:
+    """Press the power button until the guest is off. Raises GuestError when it is not off in time and `force` is not set.
+
+    The button is pressed again now and then: a guest that has not come far enough yet does not notice it.
+    """
+    began = pressed = time.monotonic()
+    context.virt.shutdown(name)
+    for pause in pauses(0.1, 1.0):
+        if context.virt.domain_state(name) == "shut off":
+            return
+        if context.cancel.wait(pause):
+            raise Cancelled(f"stopped waiting for {name} to power off; it may still do so")
+        now = time.monotonic()
+        context.say(f"waiting for it to power off, {now - began:.0f} s", None)
+        if now - began > patience:
+            break
+        if now - pressed > 15:
+            context.virt.shutdown(name)
+            pressed = now
+    if not force:
+        raise GuestError(f"vm {name} did not power off within {patience:.0f} s", why="the guest did not react in time",
+                         todo=f"look at its console: vmwright console {name}; or pull the plug: vmwright stop --force {name}")
+    context.virt.kill(name)
+    context.note(f"did not power off within {patience:.0f} s: the plug was pulled")
