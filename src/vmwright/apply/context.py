@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from vmwright.apply.journal import Journal
 from vmwright.errors import Cancelled, VmwrightError
 from vmwright.facts.model import HostFacts, IntentFacts
+from vmwright.guest.agent import Agent
 from vmwright.host.run import Host
 from vmwright.names import HOST_STATE, intent_path
 from vmwright.session import Session
@@ -44,6 +45,10 @@ class Context:
     def virt(self) -> Connection:
         """The host's libvirt."""
         return self.session.virt
+
+    def agent(self, vm: str) -> Agent:
+        """The guest agent of a running VM."""
+        return Agent(self.virt.agent(vm))
 
     def check(self) -> None:
         """Stop here if the user asked to. Raises Cancelled."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from vmwright.apply.context import Context
+from vmwright.apply.grow import catch_up
 from vmwright.errors import Cancelled, GuestError, VmwrightError
-from vmwright.guest.agent import Agent
 from vmwright.guest.ready import Ready, wait_ready
 from vmwright.guest.wait import pauses
 from vmwright.plan.actions import RestartVm, StartVm, StopVm, WaitReady
@@ -17,11 +17,6 @@ _CONSOLE_LINES = 15
 _RESTART_PATIENCE = 180.0
 
 
-def agent_of(context: Context, name: str) -> Agent:
-    """The guest agent of a running VM."""
-    return Agent(context.virt.agent(name))
-
-
 def await_ready(vm: VmSpec, context: Context, *, instance: str | None = None) -> Ready:
     """Wait until the guest is ready, and remember its host keys. What goes wrong is told with the console's last lines.
 
@@ -29,7 +24,7 @@ def await_ready(vm: VmSpec, context: Context, *, instance: str | None = None) ->
     """
     try:
         ready = wait_ready(
-            agent_of(context, vm.name), timeout=vm.ready_timeout, instance=instance, cancel=context.cancel,
+            context.agent(vm.name), timeout=vm.ready_timeout, instance=instance, cancel=context.cancel,
             domain_alive=lambda: context.virt.domain_state(vm.name) in ("running", "paused"),
             progress=lambda stage: context.say(stage, None))
     except GuestError as error:
@@ -64,8 +59,14 @@ def wait_vm(action: WaitReady, context: Context) -> None:
 def start_vm(action: StartVm, context: Context) -> None:
     """Start, wait until ready."""
     context.virt.start(action.vm.name)
-    await_ready(action.vm, context)
-    context.fulfil(action.vm.name)
+    up_again(action.vm, context)
+
+
+def up_again(vm: VmSpec, context: Context) -> None:
+    """What a start ends with: ready, and its disks' file systems as large as the disks."""
+    await_ready(vm, context)
+    catch_up(vm, context)
+    context.fulfil(vm.name)
 
 
 def stop_vm(action: StopVm, context: Context) -> None:
@@ -77,8 +78,7 @@ def restart_vm(action: RestartVm, context: Context) -> None:
     """Off and on again: a reboot inside the guest would keep the old definition."""
     power_off(action.vm.name, context, patience=_RESTART_PATIENCE, force=False)
     context.virt.start(action.vm.name)
-    await_ready(action.vm, context)
-    context.fulfil(action.vm.name)
+    up_again(action.vm, context)
 
 
 def power_off(name: str, context: Context, *, patience: float, force: bool) -> None:
