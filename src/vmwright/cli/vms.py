@@ -140,18 +140,18 @@ def ssh(
 def _know(session: Session, state: State, vm: VmSpec, address: str) -> None:
     """Read the guest's host keys from inside it, when this machine does not have them."""
     from vmwright.guest.agent import Agent
-    from vmwright.guest.ready import read_host_keys
+    from vmwright.guest.login import host_keys
 
     if state.known_hosts.exists() and any(line.startswith(f"{vm.name},") for line in state.known_hosts.read_text().splitlines()):
         return
-    state.remember_guest(vm.name, [address], read_host_keys(Agent(session.virt.agent(vm.name))))
+    state.remember_guest(vm.name, [address], host_keys(Agent(session.virt.agent(vm.name))))
 
 
 def _ask_address(session: Session, name: str) -> str:
     from vmwright.guest.agent import Agent
-    from vmwright.guest.ready import addresses_of
+    from vmwright.guest.login import addresses
 
-    found = addresses_of(Agent(session.virt.agent(name)))
+    found = addresses(Agent(session.virt.agent(name)))
     if not found:
         raise GuestError(f"vm {name} has no address yet", todo=f"look at its console: vmwright console {name}")
     return found[0]

@@ -1,10 +1,12 @@
-"""The ssh command that logs in to a guest: user, address and host key are known, so nothing is asked. Pure."""
+"""The ssh command that logs in to a guest: user, address and host key are known, so nothing is asked."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from ipaddress import ip_interface
 from pathlib import Path
 
+from vmwright.guest.agent import Agent, must
 from vmwright.spec.cloud import VmSpec
 
 
@@ -15,3 +17,14 @@ def login_argv(vm: VmSpec, user: str, address: str, known_hosts: Path, *, jump: 
                "StrictHostKeyChecking=yes", "ServerAliveInterval=15"]
     argv = ["ssh", *(word for option in options for word in ("-o", option))]
     return [*argv, *(["-J", jump] if jump else []), "-l", user, "--", address, *command]
+
+
+def host_keys(agent: Agent) -> list[str]:
+    """The guest's SSH host keys, public key lines, read from inside it."""
+    return must(agent, ["sh", "-c", "cat /etc/ssh/ssh_host_*_key.pub"]).splitlines()
+
+
+def addresses(agent: Agent) -> list[str]:
+    """The guest's addresses that others can reach, IPv4 first."""
+    found = [ip_interface(address).ip for link in agent.interfaces() for address in link.addresses]
+    return [str(ip) for ip in sorted(found, key=lambda ip: ip.version) if not (ip.is_loopback or ip.is_link_local)]

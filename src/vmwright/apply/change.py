@@ -1,0 +1,127 @@
+"""Handler: change a VM in place. One new persistent definition; then live, what libvirt can."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vmwright.apply.context import Context
+from vmwright.apply.create import data_disk_choice, write_seed
+from vmwright.apply.storage import pool_target
+from vmwright.errors import ApplyError, GuestError
+from vmwright.facts import domains
+from vmwright.facts.model import ConfigFacts, OwnerFacts
+from vmwright.names import data_volume, seed_volume
+from vmwright.plan.actions import UpdateVm
+from vmwright.spec.cloud import DataDisk, TemplateSpec
+from vmwright.virt import alter, design
+from vmwright.virt.design import DiskChoice, NicChoice
+
+
+def update_vm(action: UpdateVm, context: Context) -> None:
+    """Volumes and seed first, then the definition, then the running VM.
+
+    Each step is one that a second run finds done or does again: a cut-off run leaves nothing that the next plan does not
+    see. What the definition has and the running VM has not counts from its next start, and the plan says so.
+    """
+    vm = action.vm
+    for disk in action.add_disks:
+        _ensure_data_disk(vm.name, disk, context)
+    old = context.virt.domain_xml(vm.name)
+    owner = _new_owner(action, _config(old).owner)
+    if action.seed is not None:
+        path = f"{pool_target(context, vm.pool)}/{seed_volume(context.cloud.name, vm.name)}"
+        write_seed(vm, _template(action, context), context, path, instance=owner.instance, regenerate=False)
+    new = _altered(action, old, owner, context)
+    if new != old:
+        context.virt.define(vm.name, new)
+    if action.autostart is not None:
+        context.virt.set_autostart(vm.name, action.autostart)
+    if action.live:
+        _live(action, context)
+
+
+def _config(xml: str) -> ConfigFacts:
+    return domains.parse_domain(xml, None, "shut off", False).persistent
+
+
+def _new_owner(action: UpdateVm, owner: OwnerFacts | None) -> OwnerFacts:
+    if owner is None:
+        raise ApplyError(f"vm {action.vm.name} has lost vmwright's mark since the plan was made", todo="plan again")
+    changed = replace(owner, protect=owner.protect if action.protect is None else action.protect)
+    return changed if action.seed is None else replace(changed, seed=action.seed, instance=action.instance)
+
+
+def _template(action: UpdateVm, context: Context) -> TemplateSpec:
+    vm = action.vm
+    found = [t for t in context.cloud.templates if t.name == vm.template and t.host == vm.host]
+    return next((t for t in found if t.pool == vm.pool), found[0])
+
+
+def _ensure_data_disk(vm: str, disk: DataDisk, context: Context) -> None:
+    """Make the disk's volume, unless it is there with the data it has."""
+    name = data_volume(context.cloud.name, vm, disk.name)
+    if not any(v.pool == disk.pool and v.name == name for v in context.facts.volumes):
+        context.virt.create_volume(disk.pool, design.volume_xml(name, disk.size, "qcow2"))
+
+
+def _disk_choice(action: UpdateVm, disk: DataDisk, context: Context) -> DiskChoice:
+    return data_disk_choice(action.vm, disk, action.vm.data_disks.index(disk), context)
+
+
+def _altered(action: UpdateVm, xml: str, owner: OwnerFacts, context: Context) -> str:
+    """The definition with everything that the action changes; all else in it, ours or not, stays."""
+    xml = alter.set_owner(xml, owner)
+    if action.vcpus is not None:
+        xml = alter.set_vcpus(xml, action.vcpus, context.facts.cpus)
+    if action.memory is not None:
+        xml = alter.set_memory(xml, action.memory)
+    if action.cpu is not None:
+        xml = alter.set_cpu(xml, action.cpu, _config(xml).type)
+    for mac in action.remove_nics:
+        xml = alter.remove_nic(xml, mac)
+    for mac, kind, source in action.move_nics:
+        xml = alter.move_nic(xml, mac, kind, source)
+    for nic, kind, source in action.add_nics:
+        xml = alter.add_nic(xml, NicChoice(nic.mac, kind, source))
+    for serial in action.remove_disks:
+        xml = alter.remove_disk(xml, serial)
+    for disk in action.add_disks:
+        xml = alter.add_disk(xml, _disk_choice(action, disk, context))
+    return xml
+
+
+def _live(action: UpdateVm, context: Context) -> None:
+    name, virt = action.vm.name, context.virt
+    if "vcpus" in action.live and action.vcpus is not None:
+        virt.set_vcpus_live(name, action.vcpus)
+        _online(name, action.vcpus, context)
+    if "memory" in action.live and action.memory is not None:
+        virt.set_memory_live(name, action.memory)
+    running = virt.domain_xml(name, live=True)
+    if "remove_nics" in action.live:
+        for mac in action.remove_nics:
+            if (device := alter.nic_xml(running, mac)) is not None:
+                virt.detach_live(name, device)
+    if "move_nics" in action.live:
+        for mac, kind, source in action.move_nics:
+            if (device := alter.nic_xml(alter.move_nic(running, mac, kind, source), mac)) is not None:
+                virt.update_live(name, device)
+    if "add_nics" in action.live:
+        for nic, kind, source in action.add_nics:
+            virt.attach_live(name, design.nic_device_xml(NicChoice(nic.mac, kind, source)))
+    if "add_disks" in action.live:
+        persistent = virt.domain_xml(name)
+        for disk in action.add_disks:
+            # As it stands in the definition: under the target that was free there.
+            device = alter.disk_xml(persistent, disk.serial)
+            virt.attach_live(name, device or design.disk_device_xml(_disk_choice(action, disk, context)))
+
+
+def _online(name: str, count: int, context: Context) -> None:
+    """A plugged-in CPU is offline in many guests until somebody says otherwise."""
+    try:
+        online = context.agent(name).set_vcpus(count)
+    except GuestError as error:
+        context.note(f"the guest was given {count} CPUs, but whether it uses them is not known: {error.what}")
+        return
+    context.note(f"the guest has {online} CPUs online")
