@@ -35,6 +35,9 @@ _ALIASES = {
     "path": "dir",
 }
 
+# Keys of a VM or host that hold further things by name: one that is wrong does not hide the others.
+_NAMED = ("disks", "pools", "bridges", "devices")
+
 
 def validate(data: dict[str, Any], findings: Findings) -> Spec:
     """The model of the data. What is wrong goes to the findings, and the model is of the rest."""
@@ -42,13 +45,14 @@ def validate(data: dict[str, Any], findings: Findings) -> Spec:
         try:
             return Spec.model_validate(data)
         except ValidationError as error:
-            for detail in error.errors(include_url=False):
-                _refuse(detail, data, findings)
+            details = error.errors(include_url=False)
+        for path in [_refuse(detail, data, findings) for detail in details]:
+            _take_out(data, path, findings)
 
 
-def _refuse(detail: ErrorDetails, data: dict[str, Any], findings: Findings) -> None:
+def _refuse(detail: ErrorDetails, data: dict[str, Any], findings: Findings) -> KeyPath:
+    """Tell what is wrong. Returns the path of what cannot be used because of it."""
     path = _path_in(data, detail["loc"])
-    wanted = path[: 1 if path[:1] in (("cloud",), ("include",)) else 2 if path[:1] == ("defaults",) else 3]
     if detail["type"] == "missing":
         findings.error(path, f"{detail['loc'][-1]} is missing", _missing_todo(detail["loc"]), key=True)
     else:
@@ -57,7 +61,9 @@ def _refuse(detail: ErrorDetails, data: dict[str, Any], findings: Findings) -> N
             findings.error(path, *_unknown_key(detail["loc"]), key=True)
         else:
             findings.error(path, what, todo)
-    _take_out(data, wanted, findings)
+    if path[:1] == ("defaults",):
+        return path[:2]
+    return path[: 4 if len(path) > 2 and path[2] in _NAMED else 3]
 
 
 def _take_out(data: dict[str, Any], path: KeyPath, findings: Findings) -> None:
@@ -67,8 +73,11 @@ def _take_out(data: dict[str, Any], path: KeyPath, findings: Findings) -> None:
         return
     holder: Any = data
     for part in path[:-1]:
-        holder = holder.get(part, {})
-    holder.pop(path[-1], None)
+        holder = holder.get(part, {}) if isinstance(holder, dict) else {}
+    if isinstance(holder, dict):
+        holder.pop(path[-1], None)
+    else:
+        _take_out(data, path[:-1], findings)
     if path == ("cloud",):
         data["cloud"] = "cloud"
 
@@ -77,18 +86,19 @@ def _path_in(data: Any, loc: Iterable[str | int]) -> KeyPath:
     """The part of an error's location that is there in the data; pydantic adds names of types and missing keys."""
     path: list[str | int] = []
     for part in loc:
-        if (isinstance(data, dict) and part in data) or (
-            isinstance(data, list) and isinstance(part, int) and part < len(data)
-        ):
-            data = data[part]
-        else:
-            continue
+        match data, part:
+            case dict(), _ if part in data:
+                data = data[part]
+            case list(), int() if part < len(data):
+                data = data[part]
+            case _:
+                continue
         path.append(part)
     return tuple(path)
 
 
 def _missing_todo(loc: tuple[str | int, ...]) -> str:
-    return "give the cloud a name: cloud: NAME" if loc == ("cloud",) else ""
+    return "give the cloud a name: cloud: NAME" if loc == ("cloud",) else f"add {loc[-1]}: to it"
 
 
 def _unknown_key(loc: tuple[str | int, ...]) -> tuple[str, str]:

@@ -62,7 +62,8 @@ class Findings:
 
     def error(self, path: KeyPath, what: str, todo: str = "", *, key: bool = False) -> None:
         """Something is wrong at this path."""
-        self.problems.append(Problem(f"{self.name(path)}: {what}", todo, self.where(path, key=key)))
+        subject = f"{self.name(path)}: " if path else ""
+        self.problems.append(Problem(f"{subject}{what}", todo, self.where(path, key=key)))
 
     def later(self, path: KeyPath) -> None:
         """A key that is understood but not applied by this version."""

@@ -16,8 +16,8 @@ from vmwright.spec.yaml import KeyPath
 DEFAULT_HOST = "local"
 DEFAULT_POOL = Pool("default", "", "/var/lib/libvirt/images")
 
-_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
-_USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _BRIDGE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 
 
@@ -48,13 +48,13 @@ def valid_label(findings: Findings, path: KeyPath, name: str, what: str) -> bool
 
 def valid_identifier(findings: Findings, path: KeyPath, name: str, what: str) -> None:
     """Complain unless a name is letters, digits, _ and -."""
-    if not _IDENTIFIER.fullmatch(name):
+    if not IDENTIFIER.fullmatch(name):
         findings.error(path, f"{name!r} is not a valid {what}: letters, digits, _ and -, at most 63", key=True)
 
 
 def valid_user(findings: Findings, path: KeyPath, name: str, what: str) -> None:
     """Complain unless a name can be a Linux user or group."""
-    if not _USER.fullmatch(name):
+    if not USER.fullmatch(name):
         findings.error(
             path, f"{name!r} is not a valid {what}: lower-case letters, digits, _ and -, at most 32", key=True
         )

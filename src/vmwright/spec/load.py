@@ -15,7 +15,7 @@ from vmwright.spec.groups import expand
 from vmwright.spec.resolve import resolve
 from vmwright.spec.yaml import Document, KeyPath, Mark, parse
 
-_SECTIONS = ("hosts", "networks", "users", "defaults", "templates", "vms")
+SECTIONS = ("hosts", "networks", "users", "defaults", "templates", "vms")
 
 Reader = Callable[[Path], bytes]
 Placed = TypeVar("Placed", Problem, NotYet)
@@ -126,7 +126,7 @@ def _join(data: Mapping[str, Any], document: Document, source: Source) -> None:
     """Add a file's keys to what is there. Mappings are joined by name; what is said twice is an error."""
     twice: set[KeyPath] = set()
     for key, value in data.items():
-        if key in _SECTIONS and value is None:
+        if key in SECTIONS and value is None:
             value = {}
         if key not in source.data:
             source.data[key] = dict(value) if isinstance(value, dict) else value
@@ -215,4 +215,4 @@ def _clean(value: Any, path: KeyPath, empty: list[KeyPath]) -> Any:
 
 def _may_be_empty(path: KeyPath) -> bool:
     """Whether this is a section, or an entry of one, which may say nothing."""
-    return path[0] in _SECTIONS and (len(path) == 1 or (len(path) == 2 and path[0] != "defaults"))
+    return path[0] in SECTIONS and (len(path) == 1 or (len(path) == 2 and path[0] != "defaults"))

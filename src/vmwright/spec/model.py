@@ -7,7 +7,7 @@ and defaults are filled in before (groups.py).
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -15,31 +15,12 @@ from vmwright.spec import values as v
 from vmwright.spec.cloud import Copy, Filesystem, Firmware, Sudo
 
 # A key of a VM that holds one value: a group may give a list instead, one item for each of its VMs.
-DEALT = frozenset(
-    [
-        "host",
-        "template",
-        "vcpus",
-        "memory",
-        "disk",
-        "address",
-        "network",
-        "mac",
-        "pool",
-        "firmware",
-        "cpu",
-        "copy",
-        "pin",
-        "devices",
-        "autostart",
-        "protect",
-        "running",
-        "timezone",
-        "locale",
-        "proxy",
-        "ready_timeout",
-    ]
-)
+# fmt: off
+DEALT = frozenset({
+    "host", "template", "vcpus", "memory", "disk", "address", "network", "mac", "pool", "firmware", "cpu", "copy",
+    "pin", "devices", "autostart", "protect", "running", "timezone", "locale", "proxy", "ready_timeout",
+})
+# fmt: on
 DEALT_NIC = frozenset({"network", "address", "mac"})
 
 
@@ -57,15 +38,26 @@ def _ordered(value: object) -> object:
     return value
 
 
+def _command(value: object) -> object:
+    if isinstance(value, dict):
+        raise ValueError("a command is text or a list of words, not a mapping: write a line that holds ': ' in quotes")
+    return value
+
+
+def _device(value: object) -> object:
+    if isinstance(value, dict) and len(value) == 1:
+        what = next(iter(value.values()))
+        if what in ("keep", "wipe"):
+            return value
+    elif isinstance(value, str):
+        return value
+    raise ValueError("a device is a name, or a name with what a rebuild does to its data: write NAME, or {NAME: keep}")
+
+
 class Base(BaseModel):
     """Every mapping of the spec: an unknown key is an error; a bare number is taken where text is meant."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, defer_build=True)
-
-
-def one_or_many(item: Any) -> Any:
-    """A list; a single item may be written without the brackets."""
-    return Annotated[list[item], BeforeValidator(_listed, json_schema_input_type=item | list[item])]
 
 
 Texts = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
@@ -266,12 +258,16 @@ class AutostartIn(Base):
     )
 
 
-DeviceUse = Annotated[dict[str, Literal["keep", "wipe"]], Field(min_length=1, max_length=1)]
+DeviceUse = Annotated[
+    str | dict[str, Literal["keep", "wipe"]],
+    BeforeValidator(_device, json_schema_input_type=str | dict[str, Literal["keep", "wipe"]]),
+]
+Command = Annotated[str | list[str], BeforeValidator(_command, json_schema_input_type=str | list[str])]
 Disks = dict[str, Annotated[DiskIn, BeforeValidator(_sized, json_schema_input_type=v.Size | DiskIn)]]
 Autostart = Annotated[AutostartIn | None, BeforeValidator(_ordered, json_schema_input_type=bool | AutostartIn)]
 Devices = Annotated[
-    list[str | DeviceUse],
-    BeforeValidator(_listed, json_schema_input_type=str | DeviceUse | list[str | DeviceUse]),
+    list[DeviceUse],
+    BeforeValidator(_listed, json_schema_input_type=DeviceUse | list[DeviceUse]),
 ]
 CpuModel = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
@@ -343,7 +339,7 @@ class CommonIn(Base):
     write_files: list[WriteFileIn] | None = Field(
         default=None, description="Files written at first boot. In a group each VM gets all. Default: none."
     )
-    runcmd: list[str | list[str]] | None = Field(
+    runcmd: list[Command] | None = Field(
         default=None,
         description="Commands run at the end of the first boot, in order: a line for the shell, or a list of words. "
         "In a "
@@ -361,7 +357,7 @@ class CommonIn(Base):
 
 
 class DefaultsIn(CommonIn):
-    """Values for every VM (and template, where it has the key) that says nothing else. A list is replaced as a whole."""
+    """Values for every VM (and template, where it has the key) that says nothing else. A list is replaced whole."""
 
     mirror: v.Url | None = Field(
         default=None, description="For templates with build: package mirror. Default: the host's own."
@@ -383,8 +379,7 @@ class VmIn(CommonIn):
     address: v.VmAddress | None = Field(
         default=None,
         description="Static IPv4 address of the VM's one NIC, with or without prefix. In a group: the first VM's, "
-        "the rest "
-        "count upwards; or a list. Default: DHCP.",
+        "the rest count upwards; or a list. Default: DHCP.",
     )
     mac: v.Mac | None = Field(
         default=None, description="MAC address of the VM's one NIC. Default: derived from the names, always the same."
