@@ -51,6 +51,16 @@ class Edit:
         """Whether the file says something else now."""
         return self.old != self.new
 
+    def describe(self) -> str:
+        """What was done, in one line."""
+        if self.old is None:
+            return f"{self.where}: {self.key}: {self.new} (new)"
+        return (
+            f"{self.where}: {self.key}: {self.old} -> {self.new}"
+            if self.changed
+            else f"{self.where}: {self.key}: {self.old} already"
+        )
+
 
 def set_value(path: str | Path, key: str, value: str) -> Edit:
     """Set the key (vms.z-dev.disk) to a value, in the file that holds it. Checks the whole spec before it writes.

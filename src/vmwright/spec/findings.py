@@ -79,9 +79,8 @@ class Findings:
         self.warnings.append(Problem(f"{self.name(path)}: {what}", "", self.where(path)))
 
     def absent(self, path: KeyPath, what: str) -> None:
-        """Something that is not on this machine: a warning now, an obstacle to a plan."""
-        self.warn(path, what)
-        self.missing.append(self.warnings[-1])
+        """Something that is not on this machine: a check tolerates it, a plan cannot."""
+        self.missing.append(Problem(f"{self.name(path)}: {what}", "", self.where(path)))
 
     def broken(self, *path: str) -> bool:
         """Whether something in this object was refused already, so that what it says is not known in full."""

@@ -10,14 +10,12 @@ from ipaddress import IPv4Address
 from vmwright.spec.cloud import HostSpec, Pool
 from vmwright.spec.findings import Findings
 from vmwright.spec.model import HostIn, PoolIn, Spec
-from vmwright.spec.values import LABEL, connect_host
+from vmwright.spec.values import IDENTIFIER, LABEL, USER, connect_host
 from vmwright.spec.yaml import KeyPath
 
 DEFAULT_HOST = "local"
 DEFAULT_POOL = Pool("default", "", "/var/lib/libvirt/images")
 
-IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
-USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _BRIDGE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 
 

@@ -7,7 +7,7 @@ and defaults are filled in before (groups.py).
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -471,3 +471,10 @@ class Spec(Base):
     )
     templates: dict[str, TemplateIn] = Field(default={}, description="Templates by name.")
     vms: dict[str, VmIn] = Field(default={}, description="VMs and groups of VMs by name; a name is the VM's host name.")
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a spec file."""
+    from vmwright.spec.schema import generate  # it imports this module
+
+    return generate()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from vmwright.spec.hosts import IDENTIFIER, USER
 from vmwright.spec.model import DEALT, DEALT_NIC, Spec
-from vmwright.spec.values import LABEL
+from vmwright.spec.values import IDENTIFIER, LABEL, USER
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _NAMES = {
@@ -14,7 +13,7 @@ _NAMES = {
 }  # fmt: skip
 
 
-def json_schema() -> dict[str, Any]:
+def generate() -> dict[str, Any]:
     """The schema (JSON Schema 2020-12) of one whole file. A file that is included may lack `cloud`."""
     schema: dict[str, Any] = _without_null(Spec.model_json_schema(by_alias=True, mode="validation"))
     definitions = schema["$defs"]
