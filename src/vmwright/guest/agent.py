@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from vmwright.errors import GuestError
+from vmwright.errors import AgentSilent, GuestError
 from vmwright.guest.wait import pauses
 
 # Sends one JSON command and returns the reply's JSON text; the number is how long to wait for it, in seconds. Raises
@@ -31,10 +31,6 @@ _ENVIRONMENT = ("LC_ALL=C", "HOME=/root", "PATH=/usr/local/sbin:/usr/local/bin:/
 _UNBLOCK = """\
 inside the guest, let the agent run commands: in /etc/sysconfig/qemu-ga empty BLACKLIST_RPC, BLOCK_RPCS and
 FILTER_RPC_ARGS (or block-rpcs in /etc/qemu/qemu-ga.conf), then: systemctl restart qemu-guest-agent"""
-
-
-class AgentSilent(GuestError):
-    """The agent does not answer (yet): not installed, not started, or the guest is busy."""
 
 
 class AgentRefused(GuestError):

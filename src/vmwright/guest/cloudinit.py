@@ -15,7 +15,8 @@ from typing import Any
 from vmwright.errors import GuestError
 
 # Prints one section per question. result.json is asked for before status.json: it is written later, so a guest that
-# has a result has its last status, too. Where SELinux confines the agent, `command -v` does not find what it may not run.
+# has a result has its last status, too. Where SELinux confines the agent, `command -v` does not
+# find what the agent may not run.
 PROBE = """\
 say() { printf '==%s==\\n' "$1"; }
 say command; command -v cloud-init || ls -d /etc/cloud/cloud.cfg
@@ -38,10 +39,12 @@ _STAGES = {
 _BOOT = re.compile(r"running 'init-local'")
 _EXCEPTION = r"^[A-Za-z_][\w.]*(?:Error|Exception)\b(?:: |$)"
 _LOG_TELLING = re.compile(
-    r"\[(?:WARNING|ERROR|CRITICAL)\]: | - (?:WARNING|ERROR|CRITICAL): |^(?:Command|Exit code|Stderr): (?!-$)|" + _EXCEPTION)
+    r"\[(?:WARNING|ERROR|CRITICAL)\]: | - (?:WARNING|ERROR|CRITICAL): |"
+    r"^(?:Command|Exit code|Stderr): (?!-$)|" + _EXCEPTION)
 _OUTPUT_TELLING = re.compile(
-    r"^(?:E|Err|Error|error|ERROR|fatal|Fatal|FAILED)\b ?[: ]|: not found$|: command not found|No such file or directory|"
-    r"Permission denied|[Uu]nable to |[Ff]ailed |[Cc]ould not |[Cc]annot |No space left|Temporary failure|" + _EXCEPTION)
+    r"^(?:E|Err|Error|error|ERROR|fatal|Fatal|FAILED)\b ?[: ]|: not found$|: command not found|"
+    r"No such file or directory|Permission denied|[Uu]nable to |[Ff]ailed |[Cc]ould not |[Cc]annot |"
+    r"No space left|Temporary failure|" + _EXCEPTION)
 _NOISE = re.compile(r"\b0 failed\b|failed=0|Failed to set locale|debconf: unable to initialize frontend")
 
 
