@@ -25,7 +25,8 @@ _KEPT_IN_CPU = ("topology", "numa", "feature", "cache", "maxphysaddr")
 def set_vcpus(xml: str, vcpus: int, host_cpus: int) -> str:
     """That many vCPUs at the next start; the most it can grow to is raised when it is too low, never lowered.
 
-    A list of single vCPUs (<vcpus>) that does not fit any more goes.
+    A list of single vCPUs (<vcpus>) that does not fit any more goes. With NUMA cells the most becomes what is asked for
+    and no more, because libvirt puts all vCPUs that no cell names into the first.
     """
     root = parse(xml)
     vcpu = ensure(root, "vcpu")
@@ -33,7 +34,7 @@ def set_vcpus(xml: str, vcpus: int, host_cpus: int) -> str:
     if vcpu.get("current", str(ceiling)) == str(vcpus):
         return render(root)
     if vcpus > ceiling:
-        ceiling = design.vcpu_ceiling(vcpus, host_cpus)
+        ceiling = vcpus if root.find("cpu/numa") is not None else design.vcpu_ceiling(vcpus, host_cpus)
         _fit_topology(root.find("cpu/topology"), ceiling)
     vcpu.text = str(ceiling)
     vcpu.attrib.pop("current", None)
@@ -110,7 +111,8 @@ def set_firmware(xml: str, firmware: Firmware) -> str:
     kind = ensure(os_element, "type")
     wanted = design.os_element(firmware, kind.get("machine", "q35"))
     os_element.attrib.update(wanted.attrib)
-    _bios_on_serial(os_element, firmware is Firmware.BIOS)
+    # libvirt refuses BIOS messages on a serial port that is not there
+    _bios_on_serial(os_element, firmware is Firmware.BIOS and root.find("devices/serial") is not None)
     if firmware is Firmware.UEFI:
         insert_after(os_element, wanted[1], "type")
         ensure(ensure(root, "features"), "acpi")  # libvirt refuses UEFI without it
@@ -186,10 +188,11 @@ def nic_xml(xml: str, mac: str) -> str | None:
     return render(nic) if nic is not None else None
 
 
-def add_disk(xml: str, choice: DiskChoice) -> str:
+def add_disk(xml: str, choice: DiskChoice, running: str | None = None) -> str:
     """One more disk, after the others, under the next free target when the one asked for is taken.
 
-    Raises VmwrightError when the VM has one with this serial.
+    Give `running`, the configuration the VM runs with, when the disk will be plugged in, too: a disk that is on its way
+    out still holds its target there. Raises VmwrightError when the VM has a disk with this serial.
     """
     root = parse(xml)
     if _disk(root, choice.serial) is not None:
@@ -197,17 +200,18 @@ def add_disk(xml: str, choice: DiskChoice) -> str:
     new = design.disk_element(choice)
     target = new.find("target")
     assert target is not None
-    target.set("dev", _free_target(root, choice.target))
+    target.set("dev", _free_target(choice.target, *(root, parse(running)) if running else (root,)))
     insert_after(ensure(root, "devices"), new, "emulator", "disk")
     return render(root)
 
 
-def _free_target(root: ET.Element, wanted: str) -> str:
-    taken = {target.get("dev") for target in root.iterfind("devices/disk/target")}
+def _free_target(wanted: str, *roots: ET.Element) -> str:
+    taken = {target.get("dev") for root in roots for target in root.iterfind("devices/disk/target")}
     names = [wanted, *(f"vd{letter}" for letter in ascii_lowercase[1:])]
     free = next((name for name in names if name not in taken and name != design.SEED_TARGET), None)
     if free is None:
-        raise VmwrightError(f"VM {root.findtext('name')} has as many disks as it can", todo="remove a data disk first")
+        name = roots[0].findtext("name")
+        raise VmwrightError(f"VM {name} has as many disks as it can", todo="remove a data disk first")
     return free
 
 
@@ -222,6 +226,16 @@ def disk_xml(xml: str, serial: str) -> str | None:
     """The disk of that serial as it stands in the domain's XML, to plug in or out; None when there is none."""
     disk = _disk(parse(xml), serial)
     return render(disk) if disk is not None else None
+
+
+def unplaced(device: str) -> str:
+    """A device's XML without its address and alias, so that libvirt finds it a free place when it is plugged in.
+
+    The place it has in the persistent configuration may still be taken in the running one, by a device on its way out.
+    """
+    root = parse(device)
+    drop(root, "address", "alias")
+    return render(root)
 
 
 def _nic(root: ET.Element, mac: str) -> ET.Element | None:

@@ -1,0 +1,357 @@
+"""Edits of domain XML: exactly what was asked for changes, whoever made the domain."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmwright.errors import VmwrightError
+from vmwright.facts.domains import parse_domain
+from vmwright.facts.model import ConfigFacts, DiskFacts, NicFacts, OwnerFacts
+from vmwright.spec.cloud import Firmware
+from vmwright.virt import alter
+from vmwright.virt.design import DiskChoice, NicChoice, effective_cpu
+from vmwright.virt.xml import tree
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+OURS, OTHERS = (GOLDEN / "vm-uefi-kvm.xml").read_text(), (GOLDEN / "others.xml").read_text()
+NIC = NicChoice("52:aa:00:00:00:01", "network", "new")
+RAISED = -1
+DISK = DiskChoice("/new.qcow2", "qcow2", "new", "vdb")
+
+
+def config(xml: str) -> ConfigFacts:
+    return parse_domain(xml, None, "shut off", False).persistent
+
+
+def canonical(root: ET.Element) -> str:
+    """The same for trees that differ in white space between elements only."""
+    return ET.canonicalize(tree.render(root), with_comments=True, strip_text=True)
+
+
+def same(one: str, other: str) -> bool:
+    return canonical(tree.parse(one)) == canonical(tree.parse(other))
+
+
+# -- whatever the domain, whatever the edit
+
+
+def _hostdev(bus: int) -> ET.Element:
+    address = tree.el("address", domain="0", bus=hex(bus), slot="0", function="0")
+    return tree.el("hostdev", tree.el("source", address), mode="subsystem", type="pci", managed="yes")
+
+
+def _foreign(draw: st.DrawFn, root: ET.Element) -> None:
+    """What other people put into domains, here and there."""
+    word = st.text("abcäß<&'\" ", min_size=1, max_size=8)
+    devices, place = root.find("devices"), tree.ensure(root, "metadata")
+    assert devices is not None
+    for bus in draw(st.sets(st.integers(0x20, 0x70), max_size=3)):
+        devices.insert(draw(st.integers(0, len(devices))), _hostdev(bus))
+    for n, text in enumerate(draw(st.lists(word, max_size=2))):
+        attributes = {f"xmlns:x{n}": f"urn:x{n}", "a": text}
+        place.append(tree.el(f"x{n}:mark", tree.el(f"x{n}:inner", text=text), **attributes))
+    if draw(st.booleans()):
+        root.insert(draw(st.integers(0, len(root))), ET.Comment(" keep me "))
+        devices.insert(draw(st.integers(0, len(devices))), ET.Comment(" and me "))
+    if draw(st.booleans()):
+        tree.drop(root, "qemu:commandline")
+        root.set("xmlns:qemu", "http://libvirt.org/schemas/domain/qemu/1.0")
+        arguments = [tree.el("qemu:arg", value=text) for text in draw(st.lists(word, max_size=3))]
+        root.append(tree.el("qemu:commandline", *arguments))
+
+
+@st.composite
+def domains(draw: st.DrawFn) -> str:
+    root = tree.parse(draw(st.sampled_from([OURS, OTHERS, (GOLDEN / "vm-bios-model.xml").read_text()])))
+    _foreign(draw, root)
+    return tree.render(root)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """An edit, the facts it should lead to, and the removal of all it may touch, from either side."""
+
+    make: Callable[[str], str]
+    expect: Callable[[ConfigFacts], ConfigFacts]
+    forget: Callable[[ET.Element], object]
+
+
+def _vcpus(count: int, host: int) -> Edit:
+    def forget(root: ET.Element) -> None:
+        tree.drop(root, "vcpu", "vcpus")
+        tree.drop(tree.ensure(root, "cpu"), "topology")
+
+    def expect(old: ConfigFacts) -> ConfigFacts:
+        return replace(old, vcpus=count, vcpus_max=old.vcpus_max if count <= old.vcpus_max else RAISED)
+
+    return Edit(lambda xml: alter.set_vcpus(xml, count, host), expect, forget)
+
+
+def _memory(mib: int) -> Edit:
+    def forget(root: ET.Element) -> None:
+        tree.drop(root, "memory", "currentMemory")
+        for cell in root.iterfind("cpu/numa/cell"):
+            cell.attrib.pop("memory")
+            cell.attrib.pop("unit")
+
+    return Edit(lambda xml: alter.set_memory(xml, mib << 20),
+                lambda old: replace(old, memory=mib << 20, memory_max=mib << 20), forget)
+
+
+def _firmware(firmware: Firmware) -> Edit:
+    def forget(root: ET.Element) -> None:
+        os = tree.ensure(root, "os")
+        os.attrib.pop("firmware", None)
+        tree.drop(os, "firmware", "loader", "nvram")
+        alter._bios_on_serial(os, on=False)
+
+    return Edit(lambda xml: alter.set_firmware(xml, firmware),
+                lambda old: replace(old, firmware=str(firmware), nvram=old.nvram if old.firmware == firmware else None),
+                forget)
+
+
+def _cpu(cpu: str, type: str) -> Edit:
+    def forget(root: ET.Element) -> None:
+        element = tree.ensure(root, "cpu")
+        element.attrib.clear()
+        tree.drop(element, "model", "cache")
+
+    effective = effective_cpu(cpu, type)
+    return Edit(lambda xml: alter.set_cpu(xml, cpu, type), lambda old: replace(old, cpu=effective), forget)
+
+
+def _owner(owner: OwnerFacts) -> Edit:
+    def forget(root: ET.Element) -> None:
+        tree.drop(tree.ensure(root, "metadata"), "vmwright:vm")
+
+    return Edit(lambda xml: alter.set_owner(xml, owner), lambda old: replace(old, owner=owner), forget)
+
+
+def _forget_nic(root: ET.Element) -> None:
+    alter._remove(root, alter._nic(root, NIC.mac))
+
+
+def _add_nic() -> Edit:
+    facts = NicFacts(NIC.mac, NIC.type, NIC.source)
+    return Edit(lambda xml: alter.add_nic(xml, NIC), lambda old: replace(old, nics=(*old.nics, facts)), _forget_nic)
+
+
+def _add_disk() -> Edit:
+    def expect(old: ConfigFacts) -> ConfigFacts:
+        taken = [disk.target for disk in old.disks]
+        target = next(name for name in ("vdb", "vdc", "vdd") if name not in taken)
+        return replace(old, disks=(*old.disks, DiskFacts(target, "/new.qcow2", "new", False, "qcow2")))
+
+    def forget(root: ET.Element) -> None:
+        alter._remove(root, alter._disk(root, DISK.serial))
+
+    return Edit(lambda xml: alter.add_disk(xml, DISK), expect, forget)
+
+
+CPUS = ("host-passthrough", "host-model", "maximum", "EPYC")
+OWNERS = st.builds(OwnerFacts, *[st.text("abc1-.<&\"", min_size=1, max_size=9)] * 6, protect=st.booleans())
+EDITS = st.one_of(
+    st.builds(_vcpus, st.integers(1, 64), st.integers(1, 64)),
+    st.builds(_memory, st.integers(64, 1 << 20)),
+    st.builds(_firmware, st.sampled_from(Firmware)),
+    st.builds(_cpu, st.sampled_from(CPUS), st.sampled_from(["kvm", "qemu"])),
+    st.builds(_owner, OWNERS),
+    st.builds(_add_nic),
+    st.builds(_add_disk),
+)
+
+
+@given(domains(), EDITS)
+def test_an_edit_changes_what_it_is_asked_to_and_nothing_else(before: str, edit: Edit) -> None:
+    after = edit.make(before)
+    old, new = tree.parse(before), tree.parse(after)
+    facts, expected = config(after), edit.expect(config(before))
+    if expected.vcpus_max == RAISED:  # raised: by how much is the design's choice
+        assert facts.vcpus_max >= facts.vcpus
+        expected = replace(expected, vcpus_max=facts.vcpus_max)
+    assert facts == expected
+    edit.forget(old)
+    edit.forget(new)
+    assert canonical(new) == canonical(old)
+
+
+@given(domains(), EDITS)
+def test_an_edit_made_twice_is_made_once(before: str, edit: Edit) -> None:
+    after = edit.make(before)
+    try:
+        again = edit.make(after)
+    except VmwrightError as error:
+        assert "already has a" in error.what
+    else:
+        assert same(again, after)
+
+
+@given(domains(), st.data())
+def test_a_nic_taken_out_leaves_the_others_where_they_are(before: str, data: st.DataObject) -> None:
+    old = config(before)
+    if not old.nics:
+        assert alter.remove_nic(before, NIC.mac) == before
+        return
+    gone = data.draw(st.sampled_from(old.nics))
+    after = alter.remove_nic(before, gone.mac.upper())
+    assert config(after) == replace(old, nics=tuple(nic for nic in old.nics if nic != gone))
+    root = tree.parse(before)
+    alter._remove(root, alter._nic(root, gone.mac))
+    assert canonical(tree.parse(after)) == canonical(root)
+
+
+@given(domains())
+def test_what_is_put_in_and_taken_out_again_leaves_no_trace(before: str) -> None:
+    assert same(alter.remove_nic(alter.add_nic(before, NIC), NIC.mac), before)
+    assert same(alter.remove_disk(alter.add_disk(before, DISK), DISK.serial), before)
+
+
+@given(domains(), st.sampled_from(["network", "bridge"]), st.data())
+def test_a_nic_moves_with_all_it_has(before: str, type: str, data: st.DataObject) -> None:
+    old = config(before)
+    nic = data.draw(st.sampled_from(old.nics)) if old.nics else None
+    if nic is None:
+        return
+    after = alter.move_nic(before, nic.mac, type, "there")
+    moved = NicFacts(nic.mac, type, "there")
+    assert config(after) == replace(old, nics=tuple(moved if each == nic else each for each in old.nics))
+    for attribute in ("address", "alias", "model", "mac", "bandwidth"):
+        was, now = (alter._nic(tree.parse(xml), nic.mac) for xml in (before, after))
+        assert was is not None and now is not None
+        parts = [None if (part := each.find(attribute)) is None else canonical(part) for each in (was, now)]
+        assert parts[0] == parts[1]
+
+
+# -- one by one
+
+
+def test_text_that_needs_no_change_stays_to_the_letter() -> None:
+    for xml in (OURS, OTHERS):
+        assert tree.render(tree.parse(xml)) == xml
+
+
+@pytest.mark.parametrize(("vcpus", "topology"), [
+    (6, {"sockets": "2", "dies": "1", "cores": "3", "threads": "1"}),
+    (5, {"sockets": "1", "dies": "1", "cores": "5", "threads": "1"}),
+])
+def test_a_topology_follows_the_vcpus(vcpus: int, topology: dict[str, str]) -> None:
+    """By NUMA cells the maximum is what is asked for; six divide by two sockets, five do not."""
+    found = tree.parse(alter.set_vcpus(OTHERS, vcpus, 48)).find("cpu/topology")
+    assert found is not None and found.attrib == topology
+
+
+def test_numa_cells_keep_their_shares_and_their_sum() -> None:
+    root = tree.parse(alter.set_memory(OTHERS, (10 << 30) + (1 << 20)))
+    cells = [int(cell.get("memory", "")) for cell in root.iterfind("cpu/numa/cell")]
+    assert sum(cells) == (10 << 20) + 1024
+    assert cells[0] == 2560 << 10
+
+
+def test_a_limit_for_pluggable_memory_is_raised_with_the_memory() -> None:
+    limited = OTHERS.replace("<vcpu place", '<maxMemory slots="4" unit="GiB">16</maxMemory><vcpu place')
+    for size, limit in ((12, ("16", "GiB")), (32, (str(32 << 20), "KiB"))):
+        most = tree.parse(alter.set_memory(limited, size << 30)).find("maxMemory")
+        assert most is not None and (most.text, most.get("unit"), most.get("slots")) == (*limit, "4")
+
+
+def test_memory_modules_are_left_to_who_plugged_them_in() -> None:
+    module = '<memory model="dimm"><target><size unit="GiB">1</size></target></memory>'
+    xml = OTHERS.replace("<memballoon", f"{module}<memballoon")
+    with pytest.raises(VmwrightError) as caught:
+        alter.set_memory(xml, 1 << 30)
+    assert str(caught.value) == (
+        "the memory of VM nas cannot be changed\n"
+        "  why: it has pluggable memory modules, which vmwright did not put there\n"
+        "  do:  change it by hand (virsh edit), or remove the modules first")
+
+
+def test_uefi_brings_the_acpi_that_it_needs() -> None:
+    bare = tree.render(tree.el("domain", tree.el("os", tree.el("type", text="hvm", machine="pc-q35-7.2")), type="kvm"))
+    root = tree.parse(alter.set_firmware(bare, Firmware.UEFI))
+    assert root.find("features/acpi") is not None
+    assert root.findtext("os/type") == "hvm"
+    assert root.find("os/firmware") is not None
+
+
+def test_bios_speaks_on_a_serial_port_only_where_there_is_one() -> None:
+    """libvirt refuses the rest: "need at least one serial port to use BIOS serial output"."""
+    ours, others = (tree.parse(alter.set_firmware(xml, Firmware.BIOS)).find("os/bios") for xml in (OURS, OTHERS))
+    assert ours is not None and ours.attrib == {"useserial": "yes"}
+    assert others is not None and others.attrib == {"rebootTimeout": "5000"}
+
+
+def test_our_mark_is_found_by_its_namespace_whatever_its_prefix() -> None:
+    owner = OwnerFacts("c", "v", "t", "1", "i", "s", protect=True)
+    renamed = OURS.replace("vmwright:vm", "w:vm").replace("xmlns:vmwright", "xmlns:w")
+    declared_above = OURS.replace("vmwright:vm xmlns:vmwright=\"https://vmwright.dev/xmlns/vm/1\"", "w:vm").replace(
+        "<metadata>", '<metadata xmlns:w="https://vmwright.dev/xmlns/vm/1">')
+    by_default = OURS.replace("vmwright:vm", "vm").replace("xmlns:vmwright", "xmlns")
+    for xml in (OURS, renamed, declared_above, by_default):
+        assert config(xml).owner == config(OURS).owner
+        changed = alter.set_owner(xml, owner)
+        assert config(changed).owner == owner
+        assert changed.count("https://vmwright.dev/xmlns/vm/1") == 1 + (xml is declared_above)
+
+
+def test_a_mark_of_somebody_else_with_our_prefix_is_not_ours() -> None:
+    theirs = OURS.replace("https://vmwright.dev/xmlns/vm/1", "urn:example:another-vmwright")
+    assert config(theirs).owner is None
+    assert "urn:example:another-vmwright" in alter.set_owner(theirs, OwnerFacts("c", "v", "t", "1", "i", "s"))
+
+
+def test_a_nic_or_disk_cannot_be_there_twice() -> None:
+    with pytest.raises(VmwrightError, match=r"^VM nas already has a NIC with MAC 52:54:00:1A:2B:3C$"):
+        alter.add_nic(OTHERS, NicChoice("52:54:00:1A:2B:3C", "bridge", "br0"))
+    with pytest.raises(VmwrightError, match=r"^VM nas already has a disk with serial scratch$"):
+        alter.add_disk(OTHERS, replace(DISK, serial="scratch"))
+
+
+def test_a_nic_that_is_not_there_cannot_move() -> None:
+    with pytest.raises(VmwrightError, match=r"^VM nas has no NIC with MAC 52:00:00:00:00:09$"):
+        alter.move_nic(OTHERS, "52:00:00:00:00:09", "bridge", "br0")
+
+
+def test_what_is_not_there_is_removed_already() -> None:
+    assert alter.remove_disk(OTHERS, "gone") == OTHERS
+    assert alter.remove_nic(OTHERS, "52:00:00:00:00:09") == OTHERS
+    assert alter.disk_xml(OTHERS, "gone") is None
+    assert alter.nic_xml(OTHERS, "52:00:00:00:00:09") is None
+
+
+def _targets(xml: str) -> dict[str | None, str]:
+    return {disk.serial: disk.target for disk in config(xml).disks}
+
+
+def test_a_new_disk_gets_a_target_that_is_free_in_both_configurations() -> None:
+    """A disk taken out of the definition of a running VM still holds its target there."""
+    defined = alter.remove_disk(OURS, "data")
+    assert _targets(alter.add_disk(defined, DISK))["new"] == "vdb"
+    assert _targets(alter.add_disk(defined, DISK, running=OURS))["new"] == "vdc"
+
+
+def test_there_are_targets_for_twenty_four_data_disks_and_no_more() -> None:
+    xml = OURS
+    for n in range(23):  # ours has one data disk
+        xml = alter.add_disk(xml, replace(DISK, serial=f"d{n}"))
+    assert sorted(_targets(xml).values())[-2:] == ["vdy", "vdz"]
+    with pytest.raises(VmwrightError, match=r"^VM z-dev has as many disks as it can\n  do:  remove a data disk first$"):
+        alter.add_disk(xml, DISK)
+
+
+def test_a_device_is_handed_out_as_it_stands_or_without_its_place() -> None:
+    disk, nic = alter.disk_xml(OTHERS, "S1"), alter.nic_xml(OTHERS, "52:54:00:1a:2b:3d")
+    assert disk is not None and nic is not None
+    assert "<address" in disk and "ua-system" in disk and "/dev/vg-libvirt/nas" in disk
+    for device in (disk, nic):
+        free = tree.parse(alter.unplaced(device))
+        assert free.find("address") is None and free.find("alias") is None
+        whole = tree.parse(device)
+        tree.drop(whole, "address", "alias")
+        assert canonical(free) == canonical(whole)
