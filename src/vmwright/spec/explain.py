@@ -54,13 +54,12 @@ def _refuse(detail: ErrorDetails, data: dict[str, Any], findings: Findings) -> K
     """Tell what is wrong. Returns the path of what cannot be used because of it."""
     path = _path_in(data, detail["loc"])
     if detail["type"] == "missing":
-        findings.error(path, f"{detail['loc'][-1]} is missing", _missing_todo(detail["loc"]), key=True)
+        if (*path, detail["loc"][-1]) not in findings.dropped:
+            findings.error(path, f"{detail['loc'][-1]} is missing", _missing_todo(detail["loc"]), key=True)
+    elif detail["type"] == "extra_forbidden":
+        findings.error(path, *_unknown_key(detail["loc"]), key=True)
     else:
-        what, todo = _sentence(detail)
-        if detail["type"] == "extra_forbidden":
-            findings.error(path, *_unknown_key(detail["loc"]), key=True)
-        else:
-            findings.error(path, what, todo)
+        findings.error(path, *_sentence(detail), key=detail["loc"][-1:] == ("[key]",))
     if path[:1] == ("defaults",):
         return path[:2]
     return path[: 4 if len(path) > 2 and path[2] in _NAMED else 3]

@@ -46,19 +46,26 @@ class Findings:
 
     def where(self, path: KeyPath, *, key: bool = False) -> Where:
         """The place of a value (or key); of something that is not there: the place of what should hold it."""
-        full = self.groups.source(path)
+        full = self._said(path)
         for length in range(len(full), 0, -1):
             if mark := self.marks.get(full[:length]):
                 return mark.key if key or length < len(full) else mark.value
         return self.root
+
+    def _said(self, path: KeyPath) -> KeyPath:
+        """The path as the user wrote it: of a group, not of its members; of a single item without brackets, its key."""
+        said = self.groups.source(path)
+        while said not in self.marks and said and isinstance(said[-1], int):
+            said = said[:-1]
+        return said
 
     def has(self, path: KeyPath) -> bool:
         """Whether the file says this itself."""
         return self.groups.source(path) in self.marks
 
     def name(self, path: KeyPath) -> str:
-        """A path as the user wrote it: of a group, not of its members."""
-        return dotted(self.groups.source(path))
+        """A path as the user wrote it, with dots."""
+        return dotted(self._said(path))
 
     def error(self, path: KeyPath, what: str, todo: str = "", *, key: bool = False) -> None:
         """Something is wrong at this path."""

@@ -30,17 +30,17 @@ class HostView:
     addresses: dict[IPv4Address, str] = field(default_factory=dict)  # the host's own, and what they are
 
 
-def valid_label(findings: Findings, path: KeyPath, name: str, what: str) -> bool:
-    """Whether a name is a host-name label (RFC 1123) in lower case."""
+def valid_label(findings: Findings, path: KeyPath, name: str, what: str, *, key: bool = True) -> bool:
+    """Whether a name is a host-name label (RFC 1123) in lower case. `key`: whether it is the key at that path."""
     if LABEL.fullmatch(name):
         return True
     if len(name) > 63:
-        findings.error(path, f"{name!r} is not a valid {what}: {len(name)} characters, 63 are allowed", key=True)
+        findings.error(path, f"{name!r} is not a valid {what}: {len(name)} characters, 63 are allowed", key=key)
     else:
         suggestion = re.sub(r"-+", "-", re.sub(r"[^a-z0-9-]", "-", name.lower())).strip("-")
         todo = f"write {suggestion}" if suggestion else ""
         rule = "lower-case letters, digits and -, with a letter or digit at both ends"
-        findings.error(path, f"{name!r} is not a valid {what}: {rule}", todo, key=True)
+        findings.error(path, f"{name!r} is not a valid {what}: {rule}", todo, key=key)
     return False
 
 

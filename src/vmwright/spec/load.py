@@ -180,9 +180,10 @@ def _counted_out(paths: list[KeyPath], findings: Findings) -> set[KeyPath]:
     """Paths of the file as paths of the counted-out spec."""
     found: set[KeyPath] = set()
     for path in paths:
-        found.add(path[:3])
+        found |= {path, path[:3]}
         if path[0] == "vms":
-            found |= {("vms", name, *path[2:3]) for name, m in findings.groups.members.items() if m.group == path[1]}
+            names = [name for name, member in findings.groups.members.items() if member.group == path[1]]
+            found |= {("vms", name, *rest) for name in names for rest in (path[2:], path[2:3])}
     return found
 
 

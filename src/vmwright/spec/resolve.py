@@ -19,7 +19,7 @@ from vmwright.spec.vms import Surroundings, resolve_vm
 def resolve(spec: Spec, members: Mapping[str, Member], findings: Findings) -> Cloud:
     """The cloud. It is whole only when the findings hold no problem."""
     if not findings.broken("cloud"):
-        valid_label(findings, ("cloud",), spec.cloud, "cloud name")
+        valid_label(findings, ("cloud",), spec.cloud, "cloud name", key=False)
     hosts = resolve_hosts(spec, findings)
     networks = resolve_networks(spec, findings)
     users = resolve_users(spec, findings)

@@ -114,7 +114,7 @@ def _compose(file: str, text: str) -> Node:
 
 # What the parser says -> what happened, and what to do. The first that is found in the message counts.
 _SYNTAX = (
-    (r"found character '\\t'", "a tab", "indent with spaces: YAML does not take tabs there"),
+    (r"found character '\\t'", "a tab", "use spaces instead"),
     (
         r"mapping values are not allowed",
         "a ':' where no key can be",
