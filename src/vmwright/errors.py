@@ -28,8 +28,7 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
-        remedy = f"\n    {self.todo}" if self.todo else ""
-        return f"{place}{self.what}{remedy}"
+        return "".join([f"{place}{self.what}", *(f"\n    {line}" for line in self.todo.splitlines())])
 
 
 class VmwrightError(Exception):
@@ -54,10 +53,10 @@ class SpecError(VmwrightError):
 
     exit_code = 3
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    def __init__(self, problems: Iterable[Problem], what: str = "") -> None:
         self.problems: Sequence[Problem] = tuple(problems)
         count = len(self.problems)
-        super().__init__(f"{count} problem{'s' if count != 1 else ''} in the file")
+        super().__init__(what or f"{count} problem{'s' if count != 1 else ''} in the file")
 
     def __str__(self) -> str:
         return "\n".join([*(str(p) for p in self.problems), self.what])
@@ -69,8 +68,7 @@ class PlanRefused(SpecError):
     exit_code = 4
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        super().__init__(problems)
-        self.what = "refused: nothing was changed"
+        super().__init__(problems, "refused: nothing was changed")
 
 
 class HostError(VmwrightError):

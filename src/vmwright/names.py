@@ -51,9 +51,21 @@ def parse_volume(name: str) -> OurVolume | None:
         return None
     cloud, owner, role, extension = parts
     kind, _, detail = role.partition("-")
-    ours = {("root", "qcow2"): not detail, ("seed", "iso"): not detail,
-            ("disk", "qcow2"): bool(detail), ("template", "qcow2"): bool(detail)}
-    return OurVolume(cloud, owner, kind, detail) if ours.get((kind, extension)) else None
+    known = {("root", "qcow2"): not detail, ("seed", "iso"): not detail,
+             ("disk", "qcow2"): bool(detail), ("template", "qcow2"): bool(detail)}
+    return OurVolume(cloud, owner, kind, detail) if known.get((kind, extension)) else None
+
+
+def partial_volume(name: str) -> str:
+    """What a volume is called while it is moved into its pool; nothing else ends so."""
+    return f".{name}.partial"
+
+
+def parse_partial(name: str) -> OurVolume | None:
+    """The parts of the name of a volume that is being moved into its pool; None for any other name."""
+    if not (name.startswith(".") and name.endswith(".partial")):
+        return None
+    return parse_volume(name.removeprefix(".").removesuffix(".partial"))
 
 
 def intent_path(cloud: str, object: str) -> str:

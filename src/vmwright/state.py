@@ -23,9 +23,10 @@ class State:
 
     @classmethod
     def of(cls, cloud: str) -> State:
-        """The state of that cloud on this machine."""
-        base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-        return cls(Path(base) / "vmwright" / cloud)
+        """The state of that cloud on this machine. A relative XDG_STATE_HOME does not count (so its specification)."""
+        wanted = os.environ.get("XDG_STATE_HOME", "")
+        base = Path(wanted) if wanted.startswith("/") else Path.home() / ".local" / "state"
+        return cls(base / "vmwright" / cloud)
 
     @property
     def journals(self) -> Path:
@@ -43,21 +44,34 @@ class State:
         return self.folder / "cache"
 
     def remember_guest(self, vm: str, addresses: Iterable[str], keys: Iterable[str]) -> None:
-        """Replace what is known of a guest's host keys. `keys` are public-key lines: type, key, comment."""
-        names = ",".join([vm, *addresses])
-        self._rewrite(vm, [f"{names} {' '.join(key.split()[:2])}" for key in keys if len(key.split()) >= 2])
+        """Replace what is known of a guest's host keys. `keys` are public-key lines: type, key, comment.
+
+        An address belongs to who has it now: keys of another guest that had it before are no longer good for it.
+        """
+        taken = tuple(dict.fromkeys(addresses))
+        words = [key.split()[:2] for key in keys]
+        self._rewrite(vm, taken, [" ".join([",".join([vm, *taken]), *pair]) for pair in words if len(pair) == 2])
 
     def forget_guest(self, vm: str) -> None:
         """Drop a guest's host keys."""
-        self._rewrite(vm, [])
+        self._rewrite(vm, (), [])
 
-    def _rewrite(self, vm: str, lines: list[str]) -> None:
+    def _rewrite(self, vm: str, taken: tuple[str, ...], lines: list[str]) -> None:
         with _LOCK:
             old = self.known_hosts.read_text().splitlines() if self.known_hosts.exists() else []
-            kept = [line for line in old if line.split(" ")[0].split(",")[0] != vm]
-            if kept + lines == old:
+            new = [kept for line in old if (kept := _without(line, vm, taken))] + lines
+            if new == old:
                 return
             self.folder.mkdir(parents=True, exist_ok=True)
-            temporary = self.known_hosts.with_suffix(".new")
-            temporary.write_text("".join(f"{line}\n" for line in [*kept, *lines]))
+            temporary = self.known_hosts.with_suffix(f".new-{os.getpid()}")
+            temporary.write_text("".join(f"{line}\n" for line in new))
             temporary.replace(self.known_hosts)
+
+
+def _without(line: str, vm: str, taken: tuple[str, ...]) -> str | None:
+    """A line of known_hosts without those addresses; None when it is of that VM, whose name comes first."""
+    names, _, key = line.partition(" ")
+    first, *rest = names.split(",")
+    if first == vm:
+        return None
+    return f"{','.join([first, *(name for name in rest if name not in taken)])} {key}"

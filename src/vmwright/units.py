@@ -7,8 +7,10 @@ import re
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 _BINARY = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": TIB}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(iB)?", re.IGNORECASE)
-_DECIMAL = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT])B", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,20})(?:\.([0-9]{1,20}))?\s*([KMGT]?)(iB)?", re.IGNORECASE)
+_DECIMAL = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT])B", re.IGNORECASE)
+_LARGEST = 1 << 60  # libvirt and QEMU count sizes in 64 bits, some of them signed
+_LAST_CPU = 8191  # the most CPUs that Linux can have is 8192 (CONFIG_NR_CPUS)
 _PCI = re.compile(r"(?:([0-9a-f]{1,4}):)?([0-9a-f]{1,2}):([0-9a-f]{1,2})\.([0-7])", re.IGNORECASE)
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.IGNORECASE)
 
@@ -27,32 +29,45 @@ def parse_size(text: str) -> int:
             f"decimal units (10^{3 * ('KMGT'.index(unit) + 1)}) are not used here"
         )
     match = _SIZE.fullmatch(text)
-    if not match or (match[3] and not match[2]):
+    if not match or (match[4] and not match[3]):
         raise ValueError(f"{text!r} is not a size: write a number with K, M, G or T (powers of 1024), like 16G")
-    if not match[2]:
+    if not match[3]:
         raise ValueError(f"{text!r} has no unit: write K, M, G or T (powers of 1024), like {text}G or {text}M")
-    size = float(match[1]) * _BINARY[match[2].upper()]
-    if size <= 0 or size != int(size):
+    whole, fraction = match[1], match[2] or ""
+    size, rest = divmod(int(whole + fraction) * _BINARY[match[3].upper()], int("1" + "0" * len(fraction)))
+    if rest or not size:
         raise ValueError(f"{text!r} is not a whole, positive number of bytes")
-    return int(size)
+    if size > _LARGEST:
+        raise ValueError(f"{text!r} is more than any host has: at most {_LARGEST // TIB}T")
+    return size
 
 
 def format_size(size: int) -> str:
-    """A size as a person writes it, exact when it is a whole number of a unit: 16G, 1.5G, 4096."""
-    for unit, scale in (("T", TIB), ("G", GIB), ("M", MIB), ("K", KIB)):
-        if abs(size) >= scale:
-            return f"{size // scale}{unit}" if size % scale == 0 else f"{size / scale:.1f}{unit}"
-    return f"{size}B"
+    """A size as a person writes it: 16G, 1.5G, 1537M, 512B. Exact where four digits do, else rounded: 258.1G."""
+    largest = next((unit for unit in "TGMK" if abs(size) >= _BINARY[unit]), None)
+    if largest is None:
+        return f"{size}B"
+    if size % _BINARY[largest] == 0:
+        return f"{size // _BINARY[largest]}{largest}"
+    if size * 10 % _BINARY[largest] == 0:
+        return f"{size / _BINARY[largest]:.1f}{largest}"
+    smaller = "KMGT"["KMGT".index(largest) - 1] if largest != "K" else largest
+    if size % _BINARY[smaller] == 0 and abs(size) // _BINARY[smaller] < 10_000:
+        return f"{size // _BINARY[smaller]}{smaller}"
+    return f"{size / _BINARY[largest]:.1f}{largest}"
 
 
 def parse_cpuset(text: str) -> tuple[int, ...]:
     """CPU numbers of a Linux CPU list ("0-3,8"), sorted, each once. Raises ValueError."""
     cpus: set[int] = set()
     for part in str(text).split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        match = re.fullmatch(r"\s*([0-9]{1,9})(?:-([0-9]{1,9}))?\s*", part)
         if not match or (match[2] and int(match[2]) < int(match[1])):
             raise ValueError(f"{text!r} is not a CPU list: write numbers and ranges, like 0-3,8")
-        cpus.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last > _LAST_CPU:
+            raise ValueError(f"{text!r}: there is no CPU {last}; Linux numbers them from 0 to {_LAST_CPU} at most")
+        cpus.update(range(first, last + 1))
     return tuple(sorted(cpus))
 
 
@@ -62,6 +77,8 @@ def parse_pci(text: str) -> str:
     if not match:
         raise ValueError(f"{text!r} is not a PCI address: write bus:slot.function, like 05:00.0")
     domain, bus, slot, function = match.groups()
+    if int(slot, 16) > 0x1F:
+        raise ValueError(f"{text!r} is not a PCI address: slots go from 00 to 1f")
     return f"{int(domain or '0', 16):04x}:{int(bus, 16):02x}:{int(slot, 16):02x}.{function}"
 
 

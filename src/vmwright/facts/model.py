@@ -109,7 +109,7 @@ class OwnerFacts:
     template: str
     template_version: str
     instance: str  # id of this incarnation: new at create and rebuild
-    seed: str  # content hash of the cloud-init data
+    seed: str  # content hash of the cloud-init data, and of its parts (plan/seeds.py)
     protect: bool = False
 
 
@@ -146,8 +146,9 @@ class DomainFacts:
 class IntentFacts:
     """The note of something begun and not finished, by a run that was cut off.
 
-    `operation` is create, rebuild, destroy, boot (made; first boot not seen to end) or template.
-    `volumes` are paths that this operation makes and that hold nothing of the user's yet (for destroy: are to be removed).
+    `operation` is create, rebuild, destroy, boot (made; first boot not seen to end), grow (`object` is VM@SERIAL) or
+    template. `volumes` are paths that this operation makes and that hold nothing of the user's yet (for destroy: that
+    are to be removed).
     """
 
     cloud: str
@@ -168,7 +169,7 @@ class ImageFacts:
 
 @dataclass(frozen=True)
 class PathFacts:
-    """A directory that a pool of the spec wants."""
+    """A directory that a pool of the spec wants, or vmwright itself (names.HOST_STATE)."""
 
     path: str
     exists: bool

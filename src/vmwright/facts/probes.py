@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vmwright.errors import HostError
 from vmwright.facts import kvm
-from vmwright.facts.model import IntentFacts, LinkFacts, PathFacts
+from vmwright.facts.model import IntentFacts, LinkFacts, PathFacts, VolumeFacts
 from vmwright.names import HOST_STATE
 
 # Programs that some action needs; doctor and the plan name those that are missing.
 TOOLS = (
     "qemu-img", "curl", "xz", "gzip", "zstd", "mmdebstrap", "sgdisk", "mke2fs", "mkfs.xfs", "mkfs.btrfs", "mkfs.vfat",
-    "mkfs.fat", "mcopy", "mmd", "flock", "setpriv", "setsid", "sha256sum", "sha512sum", "truncate", "dd", "chroot", "tar",
-    "losetup", "mount", "umount", "apt-config", "apt-get", "xfs_admin", "tune2fs", "blkid", "prlimit", "timeout",
+    "mkfs.fat", "mcopy", "mmd", "flock", "setpriv", "setsid", "sha256sum", "sha512sum", "truncate", "dd", "chroot",
+    "tar", "losetup", "mount", "umount", "apt-config", "apt-get", "xfs_admin", "tune2fs", "blkid", "prlimit", "timeout",
     "virt-host-validate", "systemctl",
 )
 _BEGIN, _END = "--vmwright-begin--", "--vmwright-end--"
@@ -30,8 +32,12 @@ class Output:
     code: int
 
 
-def commands(cloud: str, paths: Collection[str]) -> dict[str, Sequence[str]]:
-    """Every probe's argv by name. `paths` are the directories that the spec's pools want."""
+def commands(cloud: str, paths: Collection[str], untold: Collection[str] = ()) -> dict[str, Sequence[str]]:
+    """Every probe's argv by name.
+
+    `paths` are the directories that the spec's pools want; `untold` those of them whose files libvirt does not tell,
+    because it has no active pool there.
+    """
     sh = ("sh", "-c")
     return {
         "hostname": ["cat", "/proc/sys/kernel/hostname"],
@@ -47,20 +53,25 @@ def commands(cloud: str, paths: Collection[str]) -> dict[str, Sequence[str]]:
         "intents": [*sh, 'for f in "$1"/*.json; do [ -e "$f" ] && cat "$f" && echo; done; :', "sh",
                     f"{HOST_STATE}/{cloud}/intents"],
         "work": [*sh, 'for f in "$1"/*; do [ -e "$f" ] && basename "$f"; done; :', "sh", f"{HOST_STATE}/{cloud}/work"],
-        "paths": [*sh, _PATHS, "sh", *sorted(paths)],
+        "paths": [*sh, _PATHS, "sh", *sorted({*paths, HOST_STATE})],
+        "files": [*sh, _FILES, "sh", cloud, *sorted(untold)],
     }
 
 
-# For each directory: does it exist, how much room has the file system that holds it (or will), and which directory on the
-# way, if any, can the user that QEMU runs as not search. Asked of the kernel, as that user, so that ACLs count.
-_PATHS = """
-user=$(id -un libvirt-qemu 2>/dev/null || id -un qemu 2>/dev/null)
+# For each directory: is it there, how much room has the file system that holds it (or will), and which directory on
+# the way, if any, can the user that QEMU runs as not search. Asked of the kernel, as that user, so that ACLs count.
+# The outermost closed directory is told: those below it cannot be judged before it is open.
+_PATHS = r"""
+conf=/etc/libvirt/qemu.conf
+user=$(sed -n 's/^[[:space:]]*user[[:space:]]*=[[:space:]]*"+\{0,1\}\([^"]*\)".*/\1/p' "$conf" 2>/dev/null | tail -n1)
+user=$(id -un "${user:-libvirt-qemu}" 2>/dev/null || id -un qemu 2>/dev/null)
+[ "$(id -u)" = 0 ] && command -v setpriv >/dev/null || user=
 for path in "$@"; do
   near=$path; [ -d "$path" ] && there=1 || there=0
   while [ ! -d "$near" ]; do near=$(dirname "$near"); done
   free=$(df --output=avail -B1 "$near" | tail -n1)
   blocked=
-  if [ -n "$user" ] && [ "$(id -u)" = 0 ]; then
+  if [ -n "$user" ]; then
     up=$near
     while :; do
       setpriv --reuid "$user" --regid "$(id -g "$user")" --init-groups test -x "$up" 2>/dev/null || blocked=$up
@@ -68,8 +79,22 @@ for path in "$@"; do
       up=$(dirname "$up")
     done
   fi
-  printf '%s\\t%s\\t%s\\t%s\\n' "$there" "$((free))" "$blocked" "$path"
+  printf '%s\t%s\t%s\t%s\n' "$there" "$((free))" "$blocked" "$path"
 done
+"""
+
+# The cloud's own volumes in directories: names of ours begin with the cloud's and a dot. The format is given, not
+# looked for: a guest can write what it likes at the beginning of a raw image. A running VM's image is not locked out.
+_FILES = """
+cloud=$1; shift
+for dir in "$@"; do
+  for file in "$dir/$cloud".*.qcow2 "$dir/$cloud".*.iso; do
+    [ -f "$file" ] || continue
+    case $file in *.qcow2) format=qcow2 ;; *) format=raw ;; esac
+    qemu-img info -U -f "$format" --output=json "$file" && echo
+  done
+done
+:
 """
 
 
@@ -82,14 +107,16 @@ def script(argvs: Mapping[str, Sequence[str]]) -> str:
 
 
 def split(text: str) -> dict[str, Output]:
-    """The outputs of a script's probes by name. Pure."""
+    """The outputs of a script's probes by name; without those that were cut off. Pure."""
     outputs: dict[str, Output] = {}
     name, lines = "", list[str]()
     for line in text.split("\n"):
+        code = line.removeprefix(_END).strip()
         if line.startswith(_BEGIN):
             name, lines = line.removeprefix(_BEGIN).strip(), []
-        elif line.startswith(_END) and name:
-            outputs[name] = Output("\n".join(lines).rstrip("\n"), int(line.removeprefix(_END)))
+        elif line.startswith(_END) and name and code.isdigit():
+            outputs[name] = Output("\n".join(lines).rstrip("\n"), int(code))
+            name = ""
         else:
             lines.append(line)
     return outputs
@@ -101,49 +128,94 @@ def parse_os(text: str) -> str:
     return values.get("PRETTY_NAME", values.get("NAME", "unknown")).strip("\"'")
 
 
+def parse_count(text: str) -> int:
+    """A number alone on its line. Raises ValueError."""
+    return int(text.strip())
+
+
 def parse_meminfo(text: str) -> tuple[int, int]:
-    """Total and available memory, bytes, from /proc/meminfo (its kB are KiB, proc(5))."""
-    rows = {line.split(":")[0]: int(line.split()[1]) << 10 for line in text.splitlines() if len(line.split()) >= 2}
-    total = rows.get("MemTotal", 0)
-    return total, rows.get("MemAvailable", total)
+    """Total and available memory, bytes, from /proc/meminfo (its kB are KiB, proc(5)). Raises ValueError."""
+    rows = {line.partition(":")[0]: line.partition(":")[2].split() for line in text.splitlines()}
+    total, available = ([*rows.get(name, ()), ""][0] for name in ("MemTotal", "MemAvailable"))
+    if not total.isdigit():
+        raise ValueError("it has no MemTotal")
+    return int(total) << 10, int(available if available.isdigit() else total) << 10
 
 
 def parse_links(text: str) -> tuple[LinkFacts, ...]:
-    """Interfaces, from `ip -json -details address`."""
+    """Interfaces, from `ip -json -details address`. Raises ValueError."""
     rows: list[dict[str, Any]] = json.loads(text or "[]")
-    return tuple(
-        LinkFacts(
-            name=row["ifname"],
-            kind=row.get("linkinfo", {}).get("info_kind", "loopback" if row.get("link_type") == "loopback" else "ethernet"),
-            addresses=tuple(f"{a['local']}/{a['prefixlen']}" for a in row.get("addr_info", []) if a.get("family") == "inet"),
-            up="UP" in row.get("flags", []),
-        )
-        for row in rows
-        if "ifname" in row
+    return tuple(_link(row) for row in rows if "ifname" in row)
+
+
+def _link(row: dict[str, Any]) -> LinkFacts:
+    other = "loopback" if row.get("link_type") == "loopback" else "ethernet"
+    addresses = [a for a in row.get("addr_info", ()) if a.get("family") == "inet" and "local" in a]
+    return LinkFacts(
+        name=row["ifname"],
+        kind=row.get("linkinfo", {}).get("info_kind", other),
+        addresses=tuple(f"{a['local']}/{a.get('prefixlen', 32)}" for a in addresses),
+        up="UP" in row.get("flags", ()),
     )
 
 
 def parse_intents(text: str) -> tuple[IntentFacts, ...]:
-    """Notes of what was begun; one JSON object a line. A torn line is not a note: it was written before anything was done."""
+    """Notes of what was begun, one JSON object a line. A torn one is none: nothing is done before its note is whole."""
     found = []
     for line in text.splitlines():
         try:
             row = json.loads(line)
-            found.append(IntentFacts(row["cloud"], row["object"], row["operation"], tuple(row.get("volumes", ())),
-                                     row.get("instance", "")))
-        except (json.JSONDecodeError, KeyError, TypeError):
+            volumes, words = row.get("volumes", ()), (row["cloud"], row["object"], row["operation"])
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
             continue
+        if all(isinstance(word, str) for word in words) and isinstance(volumes, list | tuple):
+            found.append(IntentFacts(*words, tuple(map(str, volumes)), str(row.get("instance", ""))))
     return tuple(found)
-
-
-def parse_paths(text: str) -> tuple[PathFacts, ...]:
-    """Directories, from the script above."""
-    rows = (line.split("\t") for line in text.splitlines() if line.count("\t") == 3)
-    return tuple(PathFacts(path, there == "1", int(free), blocked or None) for there, free, blocked, path in rows)
-
-
 
 
 def parse_work(text: str) -> tuple[IntentFacts, ...]:
     """Work directories of templates that a run began to make: each a note of operation "template"."""
     return tuple(IntentFacts("", name, "template") for name in text.split())
+
+
+def parse_paths(text: str) -> tuple[PathFacts, ...]:
+    """Directories, from the script above."""
+    rows = (line.split("\t") for line in text.splitlines() if line.count("\t") == 3)
+    return tuple(PathFacts(path, there == "1", int(free) if free.isdigit() else 0, blocked or None)
+                 for there, free, blocked, path in rows)
+
+
+def parse_files(text: str, pools: Mapping[str, str]) -> tuple[VolumeFacts, ...]:
+    """Volumes that libvirt does not tell of, from `qemu-img info`. `pools` are the names of pools by directory."""
+    return tuple(_volume(row, pools) for row in _objects(text)
+                 if posixpath.dirname(str(row.get("filename", ""))) in pools)
+
+
+def _volume(row: dict[str, Any], pools: Mapping[str, str]) -> VolumeFacts:
+    folder, name = posixpath.split(row["filename"])
+    return VolumeFacts(
+        pool=pools[folder], name=name, path=row["filename"], format=row.get("format", "raw"),
+        capacity=row.get("virtual-size", 0), allocation=row.get("actual-size", 0),
+        backing=row.get("full-backing-filename", row.get("backing-filename")),
+    )
+
+
+def _objects(text: str) -> Iterator[dict[str, Any]]:
+    """JSON objects one after another; what comes after something that is none is left out."""
+    decoder, rest = json.JSONDecoder(), text.strip()
+    while rest:
+        try:
+            row, end = decoder.raw_decode(rest)
+        except json.JSONDecodeError:
+            return
+        if isinstance(row, dict):
+            yield row
+        rest = rest[end:].lstrip()
+
+
+def demand(outputs: Mapping[str, Output], host: str) -> None:
+    """Raise HostError unless every probe has answered."""
+    missing = [name for name in commands("any", ()) if name not in outputs]
+    if missing:
+        raise HostError(f"host {host} did not answer the probe {missing[0]}", why="its shell ended too early",
+                        todo="is the login shell there a POSIX shell, and does it print nothing by itself?")
