@@ -67,7 +67,8 @@ def test_a_boot_to_its_end() -> None:
         machine_id="0123456789abcdef0123456789abcdef", boot_seconds=41.07, instance="i-1")
     assert guest.stages == [
         "waiting for the guest agent", "the agent answers, cloud-init has not begun",
-        "cloud-init is setting up the network", "cloud-init is installing packages and running commands", "cloud-init is done"]
+        "cloud-init is setting up the network", "cloud-init is installing packages and running commands",
+        "cloud-init is done"]
 
 
 def test_it_asks_often_at_first_and_then_every_two_seconds() -> None:
