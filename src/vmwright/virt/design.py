@@ -212,14 +212,22 @@ def volume_xml(name: str, capacity: int, format: str) -> str:
 
 
 def network_xml(
-    name: str, subnet: IPv4Network, reserved: Collection[IPv4Address], hosts: Sequence[HostEntry] = ()
+    name: str,
+    subnet: IPv4Network,
+    reserved: Collection[IPv4Address],
+    hosts: Sequence[HostEntry] = (),
+    *,
+    dhcp: bool = True,
 ) -> str:
-    """A NAT network: the host has the subnet's first address, DHCP deals out the widest range without `reserved`."""
+    """A NAT network: the host has the subnet's first address, DHCP deals out the widest range without `reserved`.
+
+    Without `dhcp` nothing is dealt out: a network whose VMs all have fixed addresses needs no second giver of them.
+    """
     leases = [network.dhcp_host(host.mac, host.name, str(host.address)) for host in hosts]
     names = [network.dns_host(str(host.address), host.name) for host in hosts]
-    free = dhcp_range(subnet, [*reserved, *(host.address for host in hosts)])
-    dhcp = network.dhcp(str(free[0]), str(free[1]), leases) if free else None
-    ip = network.ip(str(host_address(subnet)), subnet.prefixlen, dhcp)
+    free = dhcp_range(subnet, [*reserved, *(host.address for host in hosts)]) if dhcp else None
+    server = network.dhcp(str(free[0]), str(free[1]), leases) if free else None
+    ip = network.ip(str(host_address(subnet)), subnet.prefixlen, server)
     return render(network.nat_network(name, ip, network.dns(names) if names else None))
 
 

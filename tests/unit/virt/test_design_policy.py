@@ -137,6 +137,13 @@ def test_a_dhcp_range_is_free_and_none_is_wider(length: int, data: st.DataObject
         assert not any(found[0] <= address <= found[1] for address in reserved)
 
 
+def test_a_network_without_a_free_address_or_without_dhcp_has_no_range() -> None:
+    subnet = IPv4Network("10.0.0.0/29")
+    full = design.network_xml("n", subnet, list(subnet.hosts()))
+    assert ET.fromstring(full).find("ip/dhcp") is None
+    assert design.network_xml("n", subnet, [], dhcp=False) == full
+
+
 def test_addresses_of_known_vms_are_not_dealt_out_to_others() -> None:
     host = design.HostEntry("52:00:00:00:00:01", IPv4Address("10.0.0.100"), "a")
     root = ET.fromstring(design.network_xml("n", IPv4Network("10.0.0.0/24"), [], [host]))

@@ -55,8 +55,8 @@ def _full() -> str:
     return _domain(_vm(), [ROOT, DATA], [LAN, NAT], os_id="http://fedoraproject.org/fedora/35")
 
 
-def _network(reserved: list[IPv4Address], *hosts: design.HostEntry) -> str:
-    return design.network_xml("zcloud-nat", IPv4Network("192.168.122.0/24"), reserved, hosts)
+def _network(reserved: list[IPv4Address], *hosts: design.HostEntry, dhcp: bool = True) -> str:
+    return design.network_xml("zcloud-nat", IPv4Network("192.168.122.0/24"), reserved, hosts, dhcp=dhcp)
 
 
 def _others() -> str:
@@ -64,7 +64,6 @@ def _others() -> str:
 
 
 _HOST = design.HostEntry(NAT.mac, IPv4Address("192.168.122.10"), "z-dev")
-_ALL = list(IPv4Network("192.168.122.0/24").hosts())
 
 # file -> (the schema it must fit, or the device it must be; what makes it)
 CASES: dict[str, tuple[str, Callable[[], str]]] = {
@@ -83,7 +82,7 @@ CASES: dict[str, tuple[str, Callable[[], str]]] = {
     "volume-raw.xml": ("storagevol", lambda: design.volume_xml("zcloud.z-dev.disk-data.img", 10 << 30, "raw")),
     "network-nat.xml": ("network", lambda: _network([IPv4Address("192.168.122.99")])),
     "network-nat-hosts.xml": ("network", lambda: _network([], _HOST)),
-    "network-nat-static.xml": ("network", lambda: _network(_ALL)),
+    "network-nat-static.xml": ("network", lambda: _network([], dhcp=False)),
     "others.xml": ("domain", _others),
     "others-vcpus.xml": ("domain", lambda: alter.set_vcpus(_others(), 6, 48)),
     "others-memory.xml": ("domain", lambda: alter.set_memory(_others(), 12 << 30)),
