@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from vmwright.guest.agent import AgentSilent
+from vmwright.errors import AgentSilent
 
 
 def find_qemu_ga(tmp: Path) -> str:

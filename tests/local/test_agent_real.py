@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tests.local.local_agent import find_qemu_ga, qemu_ga
 
-from vmwright.errors import GuestError
-from vmwright.guest.agent import Agent, AgentRefused, AgentSilent
+from vmwright.errors import AgentSilent, GuestError
+from vmwright.guest.agent import Agent, AgentRefused
 
 
 @pytest.fixture(scope="module")

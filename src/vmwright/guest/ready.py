@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from ipaddress import ip_interface
 from typing import Protocol
 
-from vmwright.errors import Cancelled, GuestError
-from vmwright.guest.agent import AgentRefused, AgentSilent, Interface, Runs
+from vmwright.errors import AgentSilent, Cancelled, GuestError
+from vmwright.guest.agent import AgentRefused, Interface, Runs
 from vmwright.guest.cloudinit import LOGS, PROBE, Boot, judge, sections, telling_lines
 from vmwright.guest.wait import pauses
 

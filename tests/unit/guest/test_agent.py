@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from vmwright.errors import Cancelled, GuestError
-from vmwright.guest.agent import Agent, AgentRefused, AgentSilent, Ran, failed, must
+from vmwright.errors import AgentSilent, Cancelled, GuestError
+from vmwright.guest.agent import Agent, AgentRefused, Ran, failed, must
 from vmwright.guest.wait import pauses
 
 

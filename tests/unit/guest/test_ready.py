@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import pytest
 from tests.unit.guest import boots
 
-from vmwright.errors import Cancelled, GuestError
-from vmwright.guest.agent import AgentRefused, AgentSilent, Interface, Ran
+from vmwright.errors import AgentSilent, Cancelled, GuestError
+from vmwright.guest.agent import AgentRefused, Interface, Ran
 from vmwright.guest.cloudinit import PROBE
 from vmwright.guest.ready import Ready, wait_ready
 
