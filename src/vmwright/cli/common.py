@@ -60,13 +60,14 @@ def with_images(cloud: Cloud) -> tuple[Cloud, list[str]]:
     """The cloud with the sums of its local image files filled in; they are part of the templates' versions."""
     from vmwright.image.fetch import local_sha256
     from vmwright.spec.cloud import ImageSource
-    from vmwright.spec.load import with_image_sums
     from vmwright.state import State
 
     wanted = {t.source.location for t in cloud.templates
               if isinstance(t.source, ImageSource) and "://" not in t.source.location and Path(t.source.location).is_file()}
     if not wanted:
         return cloud, []
+    from vmwright.spec.version import with_image_sums
+
     cache = str(State.of(cloud.name).cache)
     return with_image_sums(cloud, {path: local_sha256(path, cache) for path in sorted(wanted)}), sorted(wanted)
 
