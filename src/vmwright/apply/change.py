@@ -31,7 +31,8 @@ def update_vm(action: UpdateVm, context: Context) -> None:
     if action.seed is not None:
         path = f"{pool_target(context, vm.pool)}/{seed_volume(context.cloud.name, vm.name)}"
         write_seed(vm, _template(action, context), context, path, instance=owner.instance, regenerate=False)
-    new = _altered(action, old, owner, context)
+    running = context.virt.domain_xml(vm.name, live=True) if action.live else None
+    new = _altered(action, old, running, owner, context)
     if new != old:
         context.virt.define(vm.name, new)
     if action.autostart is not None:
@@ -68,7 +69,7 @@ def _disk_choice(action: UpdateVm, disk: DataDisk, context: Context) -> DiskChoi
     return data_disk_choice(action.vm, disk, action.vm.data_disks.index(disk), context)
 
 
-def _altered(action: UpdateVm, xml: str, owner: OwnerFacts, context: Context) -> str:
+def _altered(action: UpdateVm, xml: str, running: str | None, owner: OwnerFacts, context: Context) -> str:
     """The definition with everything that the action changes; all else in it, ours or not, stays."""
     xml = alter.set_owner(xml, owner)
     if action.vcpus is not None:
@@ -86,7 +87,7 @@ def _altered(action: UpdateVm, xml: str, owner: OwnerFacts, context: Context) ->
     for serial in action.remove_disks:
         xml = alter.remove_disk(xml, serial)
     for disk in action.add_disks:
-        xml = alter.add_disk(xml, _disk_choice(action, disk, context))
+        xml = alter.add_disk(xml, _disk_choice(action, disk, context), running=running)
     return xml
 
 
@@ -112,9 +113,10 @@ def _live(action: UpdateVm, context: Context) -> None:
     if "add_disks" in action.live:
         persistent = virt.domain_xml(name)
         for disk in action.add_disks:
-            # As it stands in the definition: under the target that was free there.
+            # As it stands in the definition, but where there is room in the running VM.
             device = alter.disk_xml(persistent, disk.serial)
-            virt.attach_live(name, device or design.disk_device_xml(_disk_choice(action, disk, context)))
+            if device is not None:
+                virt.attach_live(name, alter.unplaced(device))
 
 
 def _online(name: str, count: int, context: Context) -> None:

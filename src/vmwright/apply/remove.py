@@ -25,7 +25,7 @@ def destroy_vm(action: DestroyVm, context: Context) -> None:
     for pool, name in action.volumes:
         context.say(f"removing {name}", None)
         context.virt.delete_volume(pool, name)
-    context.host.run(["rm", "-f", "--", serial_log(action.name)])
+    context.host.run(["rm", "-f", "--", serial_log(action.name), f"/var/log/libvirt/qemu/{action.name}.log"])
     context.state.forget_guest(action.name)
     context.fulfil(action.name)
 

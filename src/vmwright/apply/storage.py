@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from ipaddress import IPv4Network
 
 from vmwright.apply.context import Context
 from vmwright.errors import ApplyError
@@ -17,7 +16,8 @@ from vmwright.virt import design
 def create_pool(action: CreatePool, context: Context) -> None:
     """Define, build, start and autostart a directory pool; each step is one that a second run finds done."""
     xml = None if action.exists else design.pool_xml(action.pool.name, action.pool.path)
-    context.virt.ensure_pool(action.pool.name, xml)
+    there = any(path.path == action.pool.path and path.exists for path in context.facts.paths)
+    context.virt.ensure_pool(action.pool.name, xml, build=xml is not None or not there)
 
 
 def create_network(action: CreateNetwork, context: Context) -> None:
@@ -25,17 +25,11 @@ def create_network(action: CreateNetwork, context: Context) -> None:
     subnet = action.network.subnet
     if subnet is None:
         raise ApplyError(f"network {action.network.name} has no subnet", todo="give `nat:` a subnet in the file")
-    xml = None if action.exists else _network_xml(action, subnet)
+    xml = None if action.exists else design.network_xml(action.libvirt_name, subnet, action.reserved, dhcp=action.dhcp)
     with context.undoing() as undo:
         if xml is not None:
             undo.push(f"undefine network {action.libvirt_name}", lambda: context.virt.undefine_network(action.libvirt_name))
         context.virt.ensure_network(action.libvirt_name, xml)
-
-
-def _network_xml(action: CreateNetwork, subnet: IPv4Network) -> str:
-    """With DHCP only where a NIC needs it: what has a fixed address cannot then be given away to another."""
-    reserved = action.reserved if action.dhcp else tuple(subnet.hosts())
-    return design.network_xml(action.libvirt_name, subnet, reserved)
 
 
 def pool_target(context: Context, pool: str) -> str:

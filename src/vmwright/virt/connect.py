@@ -211,13 +211,14 @@ class Connection:
 
     # -- pools, volumes, networks -----------------------------------------------------------------------------------
 
-    def ensure_pool(self, name: str, xml: str | None) -> None:
-        """Define the pool when `xml` is given, make its directory, start it now and at boot."""
+    def ensure_pool(self, name: str, xml: str | None, *, build: bool) -> None:
+        """Define the pool when `xml` is given, make its directory with `build`, start it now and at boot."""
         if xml is not None:
             self._pools[name] = self._call(f"define pool {name}", self._libvirt.storagePoolDefineXML, xml,
                                            libvirt.VIR_STORAGE_POOL_DEFINE_VALIDATE)
-            self._call(f"make pool {name}'s directory", self._pools[name].build, 0)
         pool = self._pool(name)
+        if build:
+            self._call(f"make pool {name}'s directory", pool.build, 0)
         if not self._call(f"look at pool {name}", pool.isActive):
             self._call(f"start pool {name}", pool.create, 0)
         self._call(f"set pool {name} to start at boot", pool.setAutostart, 1)
