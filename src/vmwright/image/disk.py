@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+import uuid
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -25,6 +26,8 @@ _INFO_SECONDS, _CHECK_SECONDS, _COPY_SECONDS = 60, 1800, 4 * 3600
 _INFO_MEMORY, _COPY_MEMORY = 1 * GIB, 2 * GIB  # of address space; 0.25 GiB is too little for a copy's coroutines
 _QCOW2_MAGIC = b"QFI\xfb"
 _DIRTY, _CORRUPT, _DATA_FILE = 1, 2, 4  # bits of qcow2's incompatible features
+_ESP = uuid.UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b").bytes_le  # GPT's type of an EFI system partition
+_TABLE = 34 * 512  # bytes at the start of a disk that hold its partition table
 _AGAIN = "get the image again, or another one"
 _PERCENT = re.compile(r"\((\d+(?:\.\d+)?)/100%\)")
 
@@ -144,6 +147,16 @@ def _depends(name: str, kind: str, other: str | None) -> ApplyError:
                       todo="where it was made, run qemu-img convert -O qcow2 IMAGE WHOLE.qcow2, and give WHOLE.qcow2")
 
 
+def has_esp(start: bytes) -> bool:
+    """Whether a disk that starts so has an EFI system partition (UEFI specification, section 5)."""
+    mbr = any(start[at + 4:at + 5] == b"\xef" for at in range(446, 510, 16))
+    if start[512:520] != b"EFI PART" or len(start) < 604:
+        return mbr
+    first, count, length = struct.unpack_from("<QII", start, 512 + 72)
+    places = range(first * 512, first * 512 + min(count, 128) * length, max(length, 128))
+    return any(start[at:at + 16] == _ESP for at in places)
+
+
 @dataclass(frozen=True)
 class Info:
     """What qemu-img says of an image. `others` are the names of files it depends on."""
@@ -226,6 +239,15 @@ def convert(job: Job, path: str, info: Info, size: int | None, name: str) -> str
         job.run(["qemu-img", "resize", "-q", "-f", "qcow2", f"{made}.partial", str(size)])
     job.run(["mv", "-f", "--", f"{made}.partial", made])
     return made
+
+
+def boots_uefi(job: Job, made: str) -> bool:
+    """Whether the disk in a qcow2 of ours has an EFI system partition."""
+    start = f"{job.work}/table"
+    job.run(["qemu-img", "dd", "-f", "qcow2", "-O", "raw", f"bs={_TABLE}", "count=1", f"if={made}", f"of={start}"])
+    found = has_esp(job.run(["cat", "--", start]).stdout)
+    job.remove(start)
+    return found
 
 
 def _check(job: Job, path: str, name: str) -> None:

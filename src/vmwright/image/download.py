@@ -182,7 +182,7 @@ def _attempt(job: Job, url: str, partial: str, had: int) -> Completed:
     name = shown.url.rpartition("/")[2]
 
     def on_line(line: str) -> None:
-        if meter := parse_meter(line):
+        if (meter := parse_meter(line)) and any(meter):
             received, total = meter[0] + had, meter[1] + had
             whole, share = (f" of {format_size(total)}", min(received / total, 1.0)) if meter[1] else ("", None)
             job.progress(f"downloading {name}: {format_size(received)}{whole}", share)

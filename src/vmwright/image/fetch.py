@@ -37,13 +37,17 @@ _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
 
 @dataclass(frozen=True)
 class Fetched:
-    """A template's image: a whole qcow2 at `path` on the host. `sha256` and `origin` are of what it was made from."""
+    """A template's image: a whole qcow2 at `path` on the host. `sha256` and `origin` are of what it was made from.
+
+    `uefi`: it has an EFI system partition. Without one, only a VM with `firmware: bios` can boot from it.
+    """
 
     path: str
     format: str
     sha256: str
     virtual_size: int
     origin: str
+    uefi: bool = True
 
 
 def inputs(source: ImageSource, size: int | None) -> tuple[str, ...]:
@@ -126,8 +130,9 @@ def _make(job: Job, image: _Image, size: int | None, origin: str) -> Fetched:
     made = disk.convert(job, plain, info, size, image.name)
     if plain != image.path:
         job.remove(plain)
+    uefi = disk.boots_uefi(job, made)
     job.going()
-    return Fetched(made, "qcow2", image.sha256, max(size or 0, info.virtual_size), origin)
+    return Fetched(made, "qcow2", image.sha256, max(size or 0, info.virtual_size), origin, uefi)
 
 
 def _from_url(job: Job, source: ImageSource, cache: str) -> _Image:
@@ -157,7 +162,7 @@ def _from_url(job: Job, source: ImageSource, cache: str) -> _Image:
 
 
 def _keep(job: Job, partial: str, path: str, cache: str, key: str) -> None:
-    """Give a verified image its name, and drop what the same address gave days ago. Of today's, another may make use."""
+    """Give a verified image its name, and drop what the same address gave days ago; what is younger may be in use."""
     job.run(["mv", "-f", "--", partial, path])
     others = ["-name", f"{key}-*", "!", "-name", basename(path), "-mtime", "+0"]
     job.run(["find", cache, "-maxdepth", "1", "-type", "f", *others, "-delete"])
@@ -313,7 +318,7 @@ def _alone(key: str, job: Job) -> Iterator[None]:
 @contextmanager
 def _workplace(job: Job) -> Iterator[None]:
     """The work directory: there, and without leftovers of ours before, and after a failure."""
-    mine = ["image.qcow2", "image.qcow2.partial", "sums", "curl.conf",
+    mine = ["image.qcow2", "image.qcow2.partial", "sums", "curl.conf", "table",
             *(f"unpacked-{layer}{suffix}" for layer in range(disk.LAYERS) for suffix in ("", *disk.SUFFIXES))]
     paths = [f"{job.work}/{name}" for name in mine]
     had = job.run(["test", "-d", job.work], check=False).code == 0
