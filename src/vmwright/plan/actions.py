@@ -30,7 +30,7 @@ class Effect(Enum):
 
 @dataclass(frozen=True)
 class Change:
-    """One value: from what to what, as a person writes it. `old` is empty for something new, `when` says "now" or later."""
+    """One value: from what to what, as a person writes it. `old` is empty for something new; `when`: now or later."""
 
     key: str
     old: str
@@ -117,6 +117,12 @@ class MakeTemplate(Action):
     def verb(self) -> str:
         return "make"
 
+    @property
+    def id(self) -> str:
+        """With its version and pool: one file may keep a template in several pools of a host."""
+        template = self.template
+        return f"{self.host}/template-{template.name}@{template.version}-in-{template.pool}/{self.verb}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class RemoveTemplate(Action):
@@ -136,6 +142,11 @@ class RemoveTemplate(Action):
     def verb(self) -> str:
         return "remove"
 
+    @property
+    def id(self) -> str:
+        """With its pool: a version may be in several pools of a host."""
+        return f"{self.host}/template-{self.template}@{self.version}-in-{self.pool}/{self.verb}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class VmAction(Action):
@@ -152,15 +163,16 @@ class VmAction(Action):
 class CreateVm(VmAction):
     """Make a VM from its template, start it and wait until it is ready.
 
-    `instance` is the id of the new incarnation. `remove` are paths of volumes a cut-off run left half made; `keep` are
-    data volumes that exist and are the VM's own (a rebuild keeps them).
+    `instance` is the id of the new incarnation, `seed` the mark of its cloud-init data (plan/seeds.py). `remove` are
+    paths of volumes that go first: half made by a run that was cut off, or thrown away by a rebuild. `keep` are data
+    volumes that exist and are the VM's own (a rebuild keeps them).
     """
 
     template: TemplateSpec
     instance: str
     seed: str
     type: str  # kvm or qemu
-    networks: tuple[tuple[str, str, str], ...] = ()  # (network of the spec, "network" or "bridge", libvirt's name for it)
+    networks: tuple[tuple[str, str, str], ...] = ()  # (network of the spec, "network" or "bridge", libvirt's name)
     remove: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
     sign: Sign = Sign.ADD
@@ -289,14 +301,18 @@ class DestroyVm(Action):
 
 @dataclass(frozen=True, kw_only=True)
 class Tidy(Action):
-    """Remove what a run that was cut off left behind: notes, work directories. Nothing of a user's is in them."""
+    """Remove what a run that was cut off left behind: notes, work directories. Nothing of a user's is in them.
+
+    `paths` are files that go, too: images half moved into a pool, the manifest of a template that was not finished.
+    """
 
     name: str
     operation: str
+    paths: tuple[str, ...] = ()
 
     @property
     def object(self) -> str:
-        return f"leftover {self.name}"
+        return f"note {self.name}" if self.operation != "template" else f"leftover {self.name}"
 
     @property
     def verb(self) -> str:

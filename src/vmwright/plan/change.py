@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vmwright.facts.model import ConfigFacts, DomainFacts, DomainState, NicFacts, VolumeFacts
-from vmwright.names import data_volume, root_volume
+from vmwright.names import data_volume, parse_volume, root_volume
 from vmwright.plan.actions import Action, Change, Effect, GrowDisk, Kept, RestartVm, StartVm, UpdateVm, WaitReady
-from vmwright.plan.create import Made, template_of, wanted_seed
-from vmwright.plan.view import Draft, View
+from vmwright.plan.create import Made, check_disk_pools, refuse_shrink, template_of
+from vmwright.plan.seeds import is_current, seed_mark, what_differs
+from vmwright.plan.view import ROOT_SERIAL, Draft, View
 from vmwright.spec.cloud import DataDisk, Nic, VmSpec
 from vmwright.units import content_hash, format_size
 from vmwright.virt.design import effective_cpu
@@ -29,7 +30,7 @@ class _Diff:
     effects: set[Effect] = field(default_factory=set)
 
     def add(self, name: str, value: Any, change: tuple[str, str, str], *, live: bool | None = None) -> None:
-        """Note one difference; `live` says whether the running VM takes it now (None: there is nothing to wait for)."""
+        """Note one difference; `live`: whether the running VM takes it now (None: it is not about what runs)."""
         when = "" if live is None or not self.running else NOW if live else LATER
         self.fields[name] = value
         self.changes.append(Change(*change, when))
@@ -39,24 +40,24 @@ class _Diff:
             self.effects.add(Effect.NEXT_START)
 
 
+def is_on(domain: DomainFacts) -> bool:
+    """Whether the VM runs or is paused."""
+    return domain.state in (DomainState.RUNNING, DomainState.PAUSED)
+
+
 def plan_existing(view: View, vm: VmSpec, domain: DomainFacts, made: Made, draft: Draft) -> None:
-    """Actions for a VM of ours that is there."""
-    diff = _Diff(vm, domain.state is not DomainState.SHUTOFF and domain.state is not DomainState.CRASHED)
-    config = domain.persistent
-    _sizes(diff, config, domain.live)
-    _boot(diff, domain, draft)
-    _cpu(view, diff, config)
-    _nics(diff, config, made)
-    _disks(view, diff, config)
-    _seed(view, diff, config)
-    _lineage(view, vm, config, draft)
+    """Actions for a VM of ours that is there: the change, what it takes to be up, and growing, one after another."""
+    diff = _diff(view, vm, domain, made)
+    _remark(view, vm, domain, draft)
+    check_disk_pools(view, vm, draft)
     steps: list[Action] = []
     if diff.fields:
         steps.append(UpdateVm(host=view.host.name, vm=vm, why="the file says otherwise", changes=tuple(diff.changes),
                               live=frozenset(diff.live), effects=frozenset(diff.effects), needs=made.needs(vm, None),
                               **diff.fields))
-    steps += _grow(view, vm, config, diff.running, draft)
-    steps += _state(view, vm, domain, diff)
+    grows, ups = _grow(view, vm, domain, draft), _up(view, vm, domain, diff)
+    # A guest that is still in its first boot cannot grow its disks; one that is off has them grown before it starts.
+    steps += [*ups, *grows] if any(isinstance(step, WaitReady) for step in ups) else [*grows, *ups]
     previous: tuple[str, ...] = ()
     for step in steps:
         action = replace(step, needs=(*step.needs, *previous))
@@ -68,11 +69,14 @@ def plan_existing(view: View, vm: VmSpec, domain: DomainFacts, made: Made, draft
 
 def _as_asked(vm: VmSpec, domain: DomainFacts) -> str:
     waiting = pending(domain)
+    if domain.state is DomainState.PAUSED:
+        return f"is as the file says, but is paused: virsh resume {vm.name}, when you know why"
     if waiting:
-        return f"is as the file says, but {', '.join(waiting)} will count from its next start (apply --restart)"
-    if vm.running is False and domain.state is DomainState.RUNNING:
-        return f"is as the file says, but runs: vmwright stop {vm.name}"
-    return "is as the file says"
+        return (f"is as the file says, but {', '.join(waiting)} will count from its next start "
+                "(`vmwright apply --restart`)")
+    if vm.running:
+        return "is as the file says"
+    return f"is as the file says, but runs: vmwright stop {vm.name}" if is_on(domain) else "is off, as the file says"
 
 
 def pending(domain: DomainFacts) -> tuple[str, ...]:
@@ -83,142 +87,195 @@ def pending(domain: DomainFacts) -> tuple[str, ...]:
     live_seed = live.owner.seed if live.owner else ""
     seed = config.owner.seed if config.owner else ""
     rows = {
-        "vcpus": live.vcpus != config.vcpus, "memory": live.memory != config.memory, "cpu": live.cpu != config.cpu,
-        "NICs": {(n.mac, n.source) for n in live.nics} != {(n.mac, n.source) for n in config.nics},
-        "disks": {d.path for d in live.disks} != {d.path for d in config.disks}, "cloud-init data": live_seed != seed,
+        "vcpus": live.vcpus != config.vcpus,
+        "memory": live.memory != config.memory,
+        "cpu": live.cpu != config.cpu or live.type != config.type,
+        "firmware": live.firmware != config.firmware,
+        "NICs": {(n.mac, n.type, n.source) for n in live.nics} != {(n.mac, n.type, n.source) for n in config.nics},
+        "disks": {d.path for d in live.disks} != {d.path for d in config.disks},
+        "cloud-init data": live_seed != seed,
     }
     return tuple(name for name, differs in rows.items() if differs)
+
+
+def _diff(view: View, vm: VmSpec, domain: DomainFacts, made: Made) -> _Diff:
+    diff, config = _Diff(vm, is_on(domain)), domain.persistent
+    _sizes(diff, config, domain.live)
+    _boot(diff, domain)
+    wanted = effective_cpu(vm.cpu, config.type)
+    if wanted != config.cpu:
+        diff.add("cpu", vm.cpu, ("cpu", config.cpu, wanted), live=False)
+    _nics(diff, config, made)
+    _disks(view, diff, config)
+    _seed(view, diff, config)
+    return diff
 
 
 def _sizes(diff: _Diff, config: ConfigFacts, live: ConfigFacts | None) -> None:
     vm = diff.vm
     if vm.vcpus != config.vcpus:
         # Unplugging needs the guest's help and may never end; plugging in does not.
-        can = live is not None and live.vcpus < vm.vcpus <= live.vcpus_max
+        can = live is not None and live.vcpus <= vm.vcpus <= live.vcpus_max
         diff.add("vcpus", vm.vcpus, ("vcpus", str(config.vcpus), str(vm.vcpus)), live=can)
     if vm.memory != config.memory:
         can = live is not None and vm.memory <= live.memory_max
         diff.add("memory", vm.memory, ("memory", format_size(config.memory), format_size(vm.memory)), live=can)
 
 
-def _boot(diff: _Diff, domain: DomainFacts, draft: Draft) -> None:
-    vm, config = diff.vm, domain.persistent
+def _boot(diff: _Diff, domain: DomainFacts) -> None:
+    vm, owner = diff.vm, domain.persistent.owner
     if vm.autostart != domain.autostart:
         diff.add("autostart", vm.autostart, ("autostart", _yes(domain.autostart), _yes(vm.autostart)))
-    protect = bool(config.owner and config.owner.protect)
+    protect = bool(owner and owner.protect)
     if vm.protect != protect:
         diff.add("protect", vm.protect, ("protect", _yes(protect), _yes(vm.protect)))
-    if vm.firmware != config.firmware:
-        draft.warnings.append(f"vm {vm.name} boots by {config.firmware}; the file says {vm.firmware}: only a rebuild changes "
-                              f"that (vmwright rebuild {vm.name})")
-
-
-def _cpu(view: View, diff: _Diff, config: ConfigFacts) -> None:
-    wanted = effective_cpu(diff.vm.cpu, config.type)
-    if wanted != config.cpu:
-        diff.add("cpu", diff.vm.cpu, ("cpu", config.cpu, wanted), live=False)
 
 
 def _nics(diff: _Diff, config: ConfigFacts, made: Made) -> None:
     vm = diff.vm
-    have: dict[str, NicFacts] = {nic.mac: nic for nic in config.nics}
-    want: dict[str, Nic] = {nic.mac: nic for nic in vm.nics}
-    if any(nic.network not in made.links for nic in vm.nics):
+    if not made.reaches(vm):
         return  # the network was refused
-    add = tuple((nic, made.links[nic.network].type, made.links[nic.network].source) for mac, nic in want.items()
-                if mac not in have)
+    have: dict[str, NicFacts] = {nic.mac: nic for nic in config.nics}
+    want: dict[str, tuple[Nic, str, str]] = {
+        nic.mac: (nic, made.links[nic.network].type, made.links[nic.network].source) for nic in vm.nics}
+    add = tuple(row for mac, row in want.items() if mac not in have)
     remove = tuple(mac for mac in have if mac not in want)
-    move = tuple((mac, made.links[nic.network].type, made.links[nic.network].source) for mac, nic in want.items()
-                 if mac in have and (have[mac].type, have[mac].source)
-                 != (made.links[nic.network].type, made.links[nic.network].source))
+    move = tuple((mac, kind, source) for mac, (_, kind, source) in want.items()
+                 if mac in have and (have[mac].type, have[mac].source) != (kind, source))
     for nic, _, source in add:
-        diff.add("add_nics", add, (f"NIC {nic.mac}", "", f"{nic.network} ({source})"), live=True)
+        diff.add("add_nics", add, (f"NIC {nic.mac}", "", f"network {_both(nic.network, source)}"), live=True)
     for mac in remove:
-        diff.add("remove_nics", remove, (f"NIC {mac}", have[mac].source, "removed"), live=True)
+        diff.add("remove_nics", remove, (f"NIC {mac}", f"network {have[mac].source}", "removed"), live=True)
     for mac, _, source in move:
-        diff.add("move_nics", move, (f"NIC {mac}", have[mac].source, source), live=True)
+        change = (f"NIC {mac}", f"network {have[mac].source}", f"network {_both(want[mac][0].network, source)}")
+        diff.add("move_nics", move, change, live=True)
     if diff.running and (remove or move):
         diff.effects.add(Effect.CUTS_OFF)
 
 
+def _both(network: str, source: str) -> str:
+    return network if network == source else f"{network} ({source})"
+
+
 def _disks(view: View, diff: _Diff, config: ConfigFacts) -> None:
     vm = diff.vm
-    have = {disk.serial: disk for disk in config.disks if disk.serial and not disk.readonly and disk.serial != "root"}
+    have = {d.serial: d for d in config.disks if d.serial and not d.readonly and d.serial != ROOT_SERIAL}
     want: dict[str, DataDisk] = {disk.serial: disk for disk in vm.data_disks}
     add = tuple(disk for serial, disk in want.items() if serial not in have)
-    ours = f"{view.cloud.name}.{vm.name}.disk-"
-    remove = tuple(serial for serial, disk in have.items()
-                   if serial and serial not in want and disk.path and ours in disk.path)
+    remove = tuple(serial for serial, disk in have.items() if serial not in want and _is_data(view, vm, disk.path))
     for disk in add:
-        there = (disk.pool, data_volume(view.cloud.name, vm.name, disk.name)) in view.volumes
-        text = format_size(disk.size) + (", with the data it has" if there else "")
+        volume = view.volumes.get((disk.pool, data_volume(view.cloud.name, vm.name, disk.name)))
+        text = f"{format_size(volume.capacity)}, with the data it has" if volume else format_size(disk.size)
         diff.add("add_disks", add, (f"disk {disk.name}", "", text), live=True)
     for serial in remove:
         # A mounted disk that goes away takes the guest's programs with it; at a start nothing is mounted yet.
         diff.add("remove_disks", remove, (f"disk {serial}", "attached", "detached; its volume is kept"), live=False)
 
 
+def _is_data(view: View, vm: VmSpec, path: str | None) -> bool:
+    """Whether a path is that of a data disk of ours; what others have attached is left alone."""
+    ours = parse_volume((path or "").rpartition("/")[2])
+    return ours is not None and (ours.cloud, ours.object, ours.role) == (view.cloud.name, vm.name, "disk")
+
+
 def _seed(view: View, diff: _Diff, config: ConfigFacts) -> None:
     vm, owner = diff.vm, config.owner
-    if owner is None:
+    if owner is None or is_current(owner.seed, view.cloud.name, vm):
         return
-    wanted = wanted_seed(view, vm)
-    if wanted != owner.seed:
-        diff.fields["instance"] = content_hash(owner.instance, wanted)
-        diff.add("seed", wanted, ("cloud-init data", owner.seed, wanted), live=False)
+    mark = seed_mark(view.cloud.name, vm)
+    parts = what_differs(owner.seed, mark)
+    diff.fields["instance"] = content_hash(owner.instance, mark)
+    diff.add("seed", mark, ("cloud-init data", "as it was told", f"other {parts}" if parts else "other"), live=False)
 
 
-def _lineage(view: View, vm: VmSpec, config: ConfigFacts, draft: Draft) -> None:
-    template, owner = template_of(view, vm), config.owner
+def _remark(view: View, vm: VmSpec, domain: DomainFacts, draft: Draft) -> None:
+    """What differs and is not mended in place."""
+    config, template, owner = domain.persistent, template_of(view, vm), domain.persistent.owner
     if template and owner and (owner.template, owner.template_version) != (template.name, template.version):
-        draft.warnings.append(f"vm {vm.name} comes from {owner.template}@{owner.template_version}; the file's template is "
-                              f"{template.name}@{template.version}: a rebuild takes it (vmwright rebuild {vm.name})")
+        draft.remark(f"{{}}: from {owner.template}@{owner.template_version}, while the file's template is now "
+                     f"{template.name}@{template.version}; `vmwright rebuild` takes it", vm.name)
+    if vm.firmware != config.firmware:
+        draft.remark(f"{{}}: boots by {config.firmware}, the file says {vm.firmware}; only `vmwright rebuild` changes "
+                     "that", vm.name)
+    if config.type != view.domain_type and view.host.accelerator == "auto":
+        known = "emulated, though KVM works here now" if config.type == "qemu" else \
+            f"defined for KVM, which is {view.facts.kvm} here now, so that it will not start"
+        draft.remark(f"{{}}: {known}; `vmwright rebuild` makes it anew for {view.domain_type}", vm.name)
+    _remark_root(view, vm, config, draft)
 
 
-def _grow(view: View, vm: VmSpec, config: ConfigFacts, running: bool, draft: Draft) -> list[Action]:
-    cloud = view.cloud.name
-    template = template_of(view, vm)
-    root = vm.disk or (template.size if template else 0)
-    wanted = [("root", vm.pool, root_volume(cloud, vm.name), root, "disk")]
-    wanted += [(d.serial, d.pool, data_volume(cloud, vm.name, d.name), d.size, f"disks.{d.name}") for d in vm.data_disks]
+def _remark_root(view: View, vm: VmSpec, config: ConfigFacts, draft: Draft) -> None:
+    path = next((disk.path for disk in config.disks if disk.serial == ROOT_SERIAL), None)
+    volume = view.volumes_by_path.get(path or "")
+    if volume and volume.pool != vm.pool:
+        draft.remark(f"{{}}: its disk is in pool {volume.pool}, the file says {vm.pool}; only `vmwright rebuild` takes "
+                     f"another pool", vm.name)
+    elif volume is None and path and path.startswith(f"{view.pool_path(vm.pool)}/"):
+        draft.remark(f"{{}}: its root disk is gone from pool {vm.pool}; put it back from a backup, or: vmwright "
+                     "rebuild", vm.name)
+
+
+def _grow(view: View, vm: VmSpec, domain: DomainFacts, draft: Draft) -> list[Action]:
+    cloud, template = view.cloud.name, template_of(view, vm)
+    size = vm.disk or (template.size if template else 0)
+    wanted = [(ROOT_SERIAL, vm.pool, root_volume(cloud, vm.name), size)]
+    wanted += [(d.serial, d.pool, data_volume(cloud, vm.name, d.name), d.size) for d in vm.data_disks]
     steps: list[Action] = []
-    for serial, pool, name, size, key in wanted:
+    for serial, pool, name, size in wanted:
         volume = view.volumes.get((pool, name))
-        begun = f"{vm.name}@{serial}" in view.intents
+        online = volume is not None and _online(domain, volume.path)
+        begun = online and f"{vm.name}@{serial}" in view.intents
         if volume is None or not size or (size == volume.capacity and not begun):
             continue
-        if size < volume.capacity:
-            _refuse_shrink(view, vm, volume, size, key, serial, draft)
-            continue
-        steps.append(GrowDisk(host=view.host.name, vm=vm, pool=pool, volume=name, path=volume.path, serial=serial,
-                              old_size=volume.capacity, size=size, running=running, root=serial == "root",
-                              why="an earlier run did not see it end" if begun else "the file says more", effects=frozenset() if running else frozenset({Effect.NEXT_START}),
-                              changes=(Change("size", format_size(volume.capacity), format_size(size)),)))
+        if size > volume.capacity or begun:
+            steps.append(_grow_one(view, vm, volume, serial, max(size, volume.capacity), online, begun))
+        if size < volume.capacity and not (serial == ROOT_SERIAL and vm.disk is None):
+            # Without a size of its own, it is the template that became smaller: the VM did not ask for anything.
+            refuse_shrink(vm, "" if serial == ROOT_SERIAL else serial, volume.capacity, size, draft)
     return steps
 
 
-def _refuse_shrink(view: View, vm: VmSpec, volume: VolumeFacts, size: int, key: str, serial: str, draft: Draft) -> None:
-    if serial == "root" and vm.disk is None:
-        return  # the template became smaller; the VM did not ask for anything
-    draft.refuse(f"vm {vm.name}: {key} is {format_size(volume.capacity)} and cannot become {format_size(size)}: what is at its "
-                 "end would be lost", f"say {format_size(volume.capacity)} or more; for a smaller disk, rebuild the VM",
-                 vm.keys.get(key, vm.where))
+def _online(domain: DomainFacts, path: str) -> bool:
+    """Whether a running VM has the disk, or is going to: one that it does not have at all is plugged in before."""
+    if domain.live is None or not is_on(domain):
+        return False
+    defined, live = ({disk.path for disk in config.disks} for config in (domain.persistent, domain.live))
+    return path in live or path not in defined
 
 
-def _state(view: View, vm: VmSpec, domain: DomainFacts, diff: _Diff) -> list[Action]:
+def _grow_one(view: View, vm: VmSpec, volume: VolumeFacts, serial: str, size: int, running: bool,
+              begun: bool) -> GrowDisk:
+    change = Change("size", format_size(volume.capacity), format_size(size), NOW if running else LATER)
+    if size == volume.capacity:
+        change = Change("size", "", f"{format_size(size)}, also inside the guest")
+    return GrowDisk(host=view.host.name, vm=vm, pool=volume.pool, volume=volume.name, path=volume.path, serial=serial,
+                    old_size=volume.capacity, size=size, running=running, root=serial == ROOT_SERIAL,
+                    why="an earlier run did not see it end" if begun else "the file says more",
+                    effects=frozenset() if running else frozenset({Effect.NEXT_START}), changes=(change,))
+
+
+def _up(view: View, vm: VmSpec, domain: DomainFacts, diff: _Diff) -> list[Action]:
+    """What it takes to have the VM up as the file says: start, restart, wait, or nothing."""
     if not diff.running:
-        if not vm.running:
-            return []
-        return [StartVm(host=view.host.name, vm=vm, why=f"it is {domain.state}, and the file wants it running",
-                        changes=(Change("state", str(domain.state), "running"),))]
-    intent = view.intents.get(vm.name)
-    waits = bool(pending(domain)) or Effect.NEXT_START in diff.effects
-    if view.request.restart and waits:
+        why = f"it is {domain.state}, and the file wants it running"
+        return [StartVm(host=view.host.name, vm=vm, why=why, changes=(Change("state", str(domain.state), "running"),))
+                ] if vm.running else []
+    if view.request.restart and (pending(domain) or Effect.NEXT_START in diff.effects):
+        waiting = dict.fromkeys((*pending(domain), *(c.key for c in diff.changes if c.when == LATER)))
         return [RestartVm(host=view.host.name, vm=vm, effects=frozenset({Effect.STOPS}),
-                          why="what waits for its next start shall count now (--restart)")]
-    if intent and intent.operation in ("boot", "create", "rebuild"):
+                          why=f"{', '.join(waiting)} shall count now (--restart)")]
+    if _first_boot(view, vm, domain):
         return [WaitReady(host=view.host.name, vm=vm, why="an earlier run did not see its first boot end")]
     return []
+
+
+def _first_boot(view: View, vm: VmSpec, domain: DomainFacts) -> bool:
+    """Whether a note says that this incarnation (and not one before) has not been seen to become ready."""
+    intent = view.intents.get(vm.name)
+    if intent is None or intent.operation not in ("boot", "create"):
+        return False
+    owners = (domain.persistent.owner, domain.live.owner if domain.live else None)
+    return any(owner and owner.instance == intent.instance for owner in owners)
 
 
 def _yes(value: bool) -> str:

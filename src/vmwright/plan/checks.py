@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from vmwright.facts.model import DomainState, Kvm
-from vmwright.names import template_volume
-from vmwright.plan.actions import CreateVm, GrowDisk, RebuildVm, StartVm, UpdateVm
+from vmwright.facts.model import DomainFacts, Kvm
+from vmwright.names import data_volume, root_volume, template_volume
+from vmwright.plan.actions import Action, CreateVm, GrowDisk, RebuildVm, RestartVm, StartVm, UpdateVm, VmAction
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import Copy, Firmware
 from vmwright.units import GIB, MIB, format_size
 
 # What the host itself should keep; below it, it starts to swap or to kill.
 _HOST_RESERVE = 256 * MIB
+_SHOWN = 4  # VMs named as the largest
 
 
 def check_host(view: View, draft: Draft) -> None:
@@ -21,79 +24,119 @@ def check_host(view: View, draft: Draft) -> None:
     if not view.vms:
         return
     if facts.emulator is None:
-        draft.refuse(f"host {name}: QEMU for x86_64 is not installed", "install it: apt-get install qemu-system-x86", view.host.where)
+        draft.refuse(f"host {name}: QEMU for x86_64 is not installed", "install it: apt-get install qemu-system-x86",
+                     view.host.where)
     if view.host.accelerator == "kvm" and facts.kvm is not Kvm.WORKS:
         draft.refuse(f"host {name}: `accelerator: kvm`, but KVM is {facts.kvm}: {facts.kvm_reason}",
                      "see `vmwright doctor`, or say `accelerator: auto`", view.host.where)
     uefi = next((vm for vm in view.vms if vm.firmware is Firmware.UEFI), None)
     if uefi and facts.emulator and not facts.uefi:
-        draft.refuse(f"host {name}: libvirt finds no UEFI firmware, which {uefi.name} and others boot with",
+        draft.refuse(f"host {name}: libvirt finds no UEFI firmware, which {uefi.name} boots with",
                      "install it: apt-get install ovmf (or say `firmware: bios`)", uefi.where)
     if view.domain_type == "qemu" and view.host.accelerator == "auto":
+        reason = f" ({facts.kvm_reason})" if facts.kvm_reason else ""
         draft.warnings.append(f"host {name}: guests run emulated, some ten times slower than with KVM, because KVM is "
-                              f"{facts.kvm}" + (f" ({facts.kvm_reason})" if facts.kvm_reason else ""))
+                              f"{facts.kvm}{reason}")
 
 
 def check_memory(view: View, draft: Draft) -> None:
-    """Does what is going to start fit into the memory that is free now?"""
-    rows = [(a.vm.name, a.vm.memory) for a in draft.actions if isinstance(a, CreateVm | StartVm) and a.host == view.host.name]
-    running = {d.name: d.live.memory for d in view.facts.domains if d.live and d.state is DomainState.RUNNING}
-    freed = sum(running.get(a.vm.name, 0) for a in draft.actions if isinstance(a, RebuildVm) and a.host == view.host.name)
-    for action in draft.actions:
-        if isinstance(action, UpdateVm) and action.host == view.host.name and action.memory and action.vm.name in running:
-            rows.append((action.vm.name, max(0, action.memory - running[action.vm.name])))
+    """Does what is going to run fit into the memory that is free now?"""
+    here = [a for a in draft.actions if isinstance(a, VmAction) and a.host == view.host.name]
+    rows = [(name, size) for name, size in _memory(view, here) if size > 0]
+    freed = sum(_takes(view.domains[a.vm.name]) for a in here if isinstance(a, RebuildVm))
     wanted, free = sum(size for _, size in rows), view.facts.memory_available - _HOST_RESERVE + freed
-    if wanted > free:
-        largest = ", ".join(f"{name} {format_size(size)}" for name, size in sorted(rows, key=lambda r: -r[1])[:4])
-        draft.refuse(f"host {view.host.name}: the VMs to start want {format_size(wanted)} of memory ({largest}"
-                     f"{', ...' if len(rows) > 4 else ''}); free are {format_size(max(0, free))} of {format_size(view.facts.memory)}",
-                     "give less `memory:`, stop a VM, or say `running: false` for some")
+    if wanted <= free:
+        return
+    largest = sorted(rows, key=lambda row: (-row[1], row[0]))[:_SHOWN]
+    named = ", ".join(f"{name} {format_size(size)}" for name, size in largest) + (", ..." if len(rows) > _SHOWN else "")
+    draft.refuse(
+        f"host {view.host.name}: the VMs to start want {_size(wanted)} of memory ({named}); {_size(max(0, free))} of "
+        f"{format_size(view.facts.memory)} are free for them",
+        "give less `memory:`, stop a VM, or say `running: false` for some")
+
+
+def _memory(view: View, actions: list[VmAction]) -> Iterator[tuple[str, int]]:
+    """(VM, bytes more than it takes now) of everything that starts or gets more while it runs."""
+    defined = {a.vm.name: a.memory for a in actions if isinstance(a, UpdateVm) and a.memory is not None}
+    for action in actions:
+        name, domain = action.vm.name, view.domains.get(action.vm.name)
+        if isinstance(action, CreateVm):
+            yield name, action.vm.memory if action.vm.running else 0
+        elif domain and isinstance(action, StartVm | RestartVm):
+            yield name, defined.get(name, domain.persistent.memory) - _takes(domain)
+        elif domain and isinstance(action, UpdateVm) and action.memory is not None and "memory" in action.live:
+            yield name, action.memory - _takes(domain)
+
+
+def _takes(domain: DomainFacts) -> int:
+    """Bytes of memory that a VM takes now; a guest that has touched little of it may well take them yet."""
+    return domain.live.memory if domain.live else 0
+
+
+def _size(size: int) -> str:
+    """Figures that are compared are told to the MiB: 2G and 2G free would not explain a refusal."""
+    return format_size(size) if size % GIB == 0 or size < GIB else f"{size // MIB}M"
+
+
+@dataclass(frozen=True)
+class _Want:
+    """What one action takes from a pool: bytes it may come to take, those it takes at once, and those it gives back."""
+
+    pool: str
+    what: str
+    most: int
+    now: int = 0
+    back: int = 0
 
 
 def check_space(view: View, draft: Draft) -> None:
     """Does what is certain to be written fit, and can each new disk ever be filled?"""
-    certain: dict[str, int] = defaultdict(int)
-    largest: dict[str, tuple[int, str]] = {}
+    wants: defaultdict[str, list[_Want]] = defaultdict(list)
     for action in draft.actions:
-        if action.host != view.host.name:
-            continue
-        for pool, what, virtual, sure in _wants(view, action):
-            certain[pool] += sure
-            largest[pool] = max(largest.get(pool, (0, "")), (virtual, what))
-    for pool in largest:
-        free, (size, what) = view.free(pool), largest[pool]
-        if certain[pool] > free:
-            draft.refuse(f"pool {pool} of host {view.host.name}: the copies to be made take {format_size(certain[pool])}, and "
-                         f"{format_size(free)} are free", "use overlays (`copy: overlay`), another pool, or make room")
-        elif size > free:
-            draft.refuse(f"pool {pool} of host {view.host.name}: {what} wants {format_size(size)}, and {format_size(free)} are free",
+        if action.host == view.host.name:
+            for want in _wants(view, action):
+                wants[want.pool].append(want)
+    for pool, rows in wants.items():
+        free, certain = view.free(pool) + sum(row.back for row in rows), sum(row.now for row in rows)
+        largest = max(rows, key=lambda row: row.most)
+        place = f"pool {pool} of host {view.host.name}"
+        if certain > free:
+            draft.refuse(f"{place}: the copies to be made take {_size(certain)}, and {_size(free)} are free",
+                         "use overlays (`copy: overlay`), another pool, or make room")
+        elif largest.most > free:
+            draft.refuse(f"{place}: {largest.what} wants {_size(largest.most)}, and {_size(free)} are free",
                          "ask for less, use another pool, or make room")
-    _warn_overcommit(view, draft, set(largest))
+        _warn_overcommit(view, pool, sum(row.most for row in rows), free, draft)
 
 
-def _wants(view: View, action: object) -> list[tuple[str, str, int, int]]:
-    """(pool, what, bytes it may come to take, bytes it takes at once) of one action."""
+def _wants(view: View, action: Action) -> Iterator[_Want]:
     if isinstance(action, CreateVm):
-        vm, template = action.vm, action.template
-        base = view.volumes.get((template.pool, template_volume(view.cloud.name, template.name, template.version)))
-        size = vm.disk or template.size
-        taken = base.allocation if base else 0
-        rows = [(vm.pool, f"the root disk of {vm.name}", size, taken if vm.copy is Copy.FULL else 0)]
-        return rows + [(d.pool, f"disk {d.name} of {vm.name}", d.size, 0) for d in vm.data_disks]
-    if isinstance(action, GrowDisk):
+        yield from _wants_of_vm(view, action)
+    elif isinstance(action, GrowDisk) and action.size > action.old_size:
         more = action.size - action.old_size
-        return [(action.pool, f"growing {action.object} by {format_size(more)}", more, 0)]
-    if isinstance(action, UpdateVm):
-        return [(d.pool, f"disk {d.name} of {action.vm.name}", d.size, 0) for d in action.add_disks]
-    return []
+        yield _Want(action.pool, f"growing disk {action.serial} of {action.vm.name} by {format_size(more)}", more)
+    elif isinstance(action, UpdateVm):
+        for disk in action.add_disks:
+            if (disk.pool, data_volume(view.cloud.name, action.vm.name, disk.name)) not in view.volumes:
+                yield _Want(disk.pool, f"disk {disk.name} of {action.vm.name}", disk.size)
 
 
-def _warn_overcommit(view: View, draft: Draft, pools: set[str]) -> None:
-    for pool in sorted(pools):
-        promised = sum(v.capacity - v.allocation for v in view.facts.volumes if v.pool == pool and v.capacity > v.allocation)
-        promised += sum(virtual for a in draft.actions if a.host == view.host.name
-                        for name, _, virtual, _ in _wants(view, a) if name == pool)
-        free = view.free(pool)
-        if promised > max(free, GIB):
-            draft.warnings.append(f"pool {pool} of host {view.host.name} is promised {format_size(promised)} more than its disks "
-                                  f"take now, and has {format_size(free)} free: watch it as they fill")
+def _wants_of_vm(view: View, action: CreateVm) -> Iterator[_Want]:
+    vm, template, cloud = action.vm, action.template, view.cloud.name
+    base = view.volumes.get((template.pool, template_volume(cloud, template.name, template.version)))
+    old = view.volumes.get((vm.pool, root_volume(cloud, vm.name)))
+    yield _Want(vm.pool, f"the root disk of {vm.name}", vm.disk or template.size,
+                now=base.allocation if base and vm.copy is Copy.FULL else 0, back=old.allocation if old else 0)
+    for disk in vm.data_disks:
+        volume = view.volumes.get((disk.pool, data_volume(cloud, vm.name, disk.name)))
+        if volume is None or volume.path not in action.keep:
+            yield _Want(disk.pool, f"disk {disk.name} of {vm.name}", disk.size,
+                        back=volume.allocation if volume else 0)
+
+
+def _warn_overcommit(view: View, pool: str, more: int, free: int, draft: Draft) -> None:
+    promised = more + sum(max(0, v.capacity - v.allocation) for v in view.by_pool.get(pool, ()))
+    if promised > max(free, GIB):
+        draft.warnings.append(f"pool {pool} of host {view.host.name}: its disks may come to take "
+                              f"{format_size(promised)} more than now, and {format_size(free)} are free: watch it as "
+                              "they fill")

@@ -1,17 +1,21 @@
-"""VMs that are not there, or are to be made anew: create, rebuild, pick up a run that was cut off, destroy."""
+"""VMs that are not there, or are to be made anew: create, rebuild, pick up a run that was cut off."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vmwright.facts.model import DomainFacts, DomainState, IntentFacts
-from vmwright.guest.seed import seed_hash
-from vmwright.names import root_volume
-from vmwright.plan.actions import Change, CreateVm, DestroyVm, Effect, RebuildVm
+from vmwright.names import data_volume, root_volume, template_volume
+from vmwright.plan.actions import Action, Change, CreateVm, Effect, GrowDisk, RebuildVm
 from vmwright.plan.networks import Link
+from vmwright.plan.seeds import seed_mark
 from vmwright.plan.view import Draft, View
-from vmwright.spec.cloud import Copy, TemplateSpec, VmSpec
+from vmwright.spec.cloud import Copy, DataDisk, TemplateSpec, VmSpec
 from vmwright.units import content_hash, format_size
+from vmwright.virt.design import cpu_note, effective_cpu
+
+# Notes that name volumes which hold nothing of the user's, or that the user has given up already.
+GIVEN_UP = ("create", "rebuild", "destroy")
 
 
 @dataclass(frozen=True)
@@ -25,110 +29,156 @@ class Made:
     def needs(self, vm: VmSpec, template: TemplateSpec | None) -> tuple[str, ...]:
         """Ids of the actions that must have succeeded before this VM is made."""
         found = [self.links[nic.network].action for nic in vm.nics if nic.network in self.links]
-        found += [self.pools.get(pool) for pool in {vm.pool, *(disk.pool for disk in vm.data_disks)}]
+        found += [self.pools.get(pool) for pool in (vm.pool, *(disk.pool for disk in vm.data_disks))]
         found += [self.templates.get((template.name, template.pool))] if template else []
         return tuple(dict.fromkeys(i for i in found if i))
+
+    def reaches(self, vm: VmSpec) -> bool:
+        """Whether all its networks are there or will be; if not, that was refused where the network was planned."""
+        return all(nic.network in self.links for nic in vm.nics)
+
+
+@dataclass(frozen=True)
+class Own:
+    """The volumes that exist and are a VM's by their names, sorted by what becomes of them. Paths."""
+
+    remove: tuple[str, ...] = ()  # half made, given up, or made by us alone
+    keep: tuple[str, ...] = ()  # data disks that belong to it
+    strange: tuple[str, ...] = ()  # nobody knows what they hold
+    notes: tuple[Change, ...] = field(default=())
 
 
 def template_of(view: View, vm: VmSpec) -> TemplateSpec | None:
     """The template a VM comes from, as it is to be on this VM's host and pool."""
-    return view.templates.get((vm.template, vm.pool)) or next(
-        (t for (name, _), t in view.templates.items() if name == vm.template), None)
+    return view.templates.get((vm.template, vm.pool)) or view.templates_by_name.get(vm.template)
 
 
-def wanted_seed(view: View, vm: VmSpec) -> str:
-    """The content hash of the cloud-init data that the spec asks for."""
-    return seed_hash(view.cloud.name, vm)
-
-
-def plan_create(view: View, vm: VmSpec, made: Made, draft: Draft) -> CreateVm | None:
-    """The action that makes a VM that libvirt does not have. None when something stands in the way."""
+def plan_create(view: View, vm: VmSpec, made: Made, draft: Draft) -> list[Action]:
+    """The actions that make a VM that libvirt does not have. None when something stands in the way."""
     template = template_of(view, vm)
-    if template is None or any(nic.network not in made.links for nic in vm.nics):
-        return None  # refused already, with the reason, where the network or template was planned
+    if template is None or not made.reaches(vm):
+        return []
     intent = view.intents.get(vm.name)
-    own = own_volumes(view, vm.name)
-    half_made = set(intent.volumes) if intent and intent.operation in ("create", "rebuild", "destroy") else set()
-    keep = tuple(path for path, role in own.items() if role == "disk" and path not in half_made)
-    blocking = [path for path, role in own.items() if role != "disk" and path not in half_made]
-    if intent is None or intent.operation == "boot":
-        blocking += keep
-    if blocking:
-        draft.refuse(f"vm {vm.name}: there is no such VM, but a volume of that name: {', '.join(blocking)}",
+    own = _sorted(view, vm.name, intent)
+    if own.strange:
+        draft.refuse(f"vm {vm.name}: there is no such VM, but a volume of that name: {', '.join(own.strange)}",
                      f"if it holds nothing of worth: vmwright destroy {vm.name}; else rename or move it away", vm.where)
-        return None
-    resumed = intent is not None
-    return CreateVm(
-        host=view.host.name, vm=vm, template=template, type=view.domain_type, seed=wanted_seed(view, vm),
+        return []
+    _check_base(view, vm, template, draft)
+    begun = intent is not None and intent.operation in GIVEN_UP
+    action = CreateVm(
+        host=view.host.name, vm=vm, template=template, type=view.domain_type, seed=seed_mark(view.cloud.name, vm),
         instance=content_hash(view.cloud.name, vm.name, template.version, intent.instance if intent else ""),
-        networks=_networks(vm, made), remove=tuple(sorted(half_made & own.keys())), keep=keep,
-        needs=made.needs(vm, template), changes=_describe(view, vm, template),
-        why="a run that was cut off had begun to make it" if resumed else "libvirt has no VM of that name")
+        networks=_networks(vm, made), remove=own.remove, keep=own.keep, needs=made.needs(vm, template),
+        changes=(*_describe(view, vm, template, own.keep), *own.notes),
+        why=f"a run that was cut off had begun to {_BEGUN[intent.operation]} it" if intent and begun else
+        "libvirt has no VM of that name")
+    return [action, *_grow_kept(view, vm, action, draft)]
 
 
-def plan_rebuild(view: View, vm: VmSpec, domain: DomainFacts, made: Made, draft: Draft) -> RebuildVm | None:
-    """The action that makes a VM anew from its template; its data disks stay."""
-    template = template_of(view, vm)
-    owner = domain.persistent.owner
+_BEGUN = {"create": "make", "rebuild": "rebuild", "destroy": "remove"}
+
+
+def _sorted(view: View, name: str, intent: IntentFacts | None) -> Own:
+    """A note says which volumes are half made. Without one, disks may hold anything; a seed holds nothing of worth."""
+    begun = intent is not None and intent.operation in GIVEN_UP
+    half_made = set(intent.volumes) if intent and begun else set[str]()
+    remove, keep, strange, notes = list[str](), list[str](), list[str](), list[Change]()
+    for volume, ours in view.vm_volumes.get(name, ()):
+        if volume.path in half_made or ours.role == "seed":
+            remove.append(volume.path)
+            notes.append(Change(f"leftover {volume.name}", format_size(volume.allocation), "removed"))
+        elif ours.role == "disk" and intent and intent.operation in ("create", "rebuild"):
+            keep.append(volume.path)
+        else:
+            strange.append(volume.path)
+    return Own(tuple(sorted(remove)), tuple(sorted(keep)), tuple(strange), tuple(notes))
+
+
+def _check_base(view: View, vm: VmSpec, template: TemplateSpec, draft: Draft) -> None:
+    """An overlay smaller than its template would cut the guest's file systems off."""
+    name = template_volume(view.cloud.name, template.name, template.version)
+    base = view.volumes.get((template.pool, name))
+    wanted = vm.disk or template.size
+    if base and base.capacity > wanted:
+        draft.refuse(f"vm {vm.name}: its disk of {format_size(wanted)} is smaller than its template's, "
+                     f"{format_size(base.capacity)}", f"say `disk: {format_size(base.capacity)}` or more",
+                     vm.keys.get("disk", vm.where))
+
+
+def plan_rebuild(view: View, vm: VmSpec, domain: DomainFacts, made: Made, draft: Draft) -> list[Action]:
+    """The actions that make a VM anew from its template; its data disks stay."""
+    template, owner = template_of(view, vm), view.owner(domain)
     if vm.protect or (owner and owner.protect):
         draft.refuse(f"vm {vm.name} is protected: rebuild would throw its root disk away",
                      f"say `vmwright set vms.{vm.name}.protect=false`, apply, and rebuild then", vm.where)
-        return None
-    if template is None or owner is None or any(nic.network not in made.links for nic in vm.nics):
-        return None
-    own = own_volumes(view, vm.name)
+        return []
+    if template is None or owner is None or not made.reaches(vm):
+        return []
+    _check_base(view, vm, template, draft)
+    check_disk_pools(view, vm, draft)
+    own = view.vm_volumes.get(vm.name, ())
     disk = view.volumes.get((vm.pool, root_volume(view.cloud.name, vm.name)))
-    effects = {Effect.TAKES_DATA} | ({Effect.STOPS} if domain.state is not DomainState.SHUTOFF else set())
-    return RebuildVm(
-        host=view.host.name, vm=vm, template=template, type=view.domain_type, seed=wanted_seed(view, vm),
+    stops = {Effect.STOPS} if domain.state not in (DomainState.SHUTOFF, DomainState.CRASHED) else set[Effect]()
+    keep = tuple(sorted(v.path for v, ours in own if ours.role == "disk"))
+    action = RebuildVm(
+        host=view.host.name, vm=vm, template=template, type=view.domain_type, seed=seed_mark(view.cloud.name, vm),
         instance=content_hash(owner.instance, "rebuild", template.version), networks=_networks(vm, made),
-        remove=tuple(path for path, role in own.items() if role != "disk"),
-        keep=tuple(path for path, role in own.items() if role == "disk"),
-        needs=made.needs(vm, template), effects=frozenset(effects), why="asked for",
-        changes=(Change("root disk", f"{format_size(disk.allocation)} of data" if disk else "", "thrown away"),
-                 Change("template", f"{owner.template}@{owner.template_version}", f"{template.name}@{template.version}")))
+        remove=tuple(sorted(v.path for v, ours in own if ours.role != "disk")), keep=keep,
+        needs=made.needs(vm, template), effects=frozenset({Effect.TAKES_DATA, *stops}), why="asked for",
+        changes=(Change("root disk", f"{format_size(disk.allocation)} of data" if disk else "what it holds",
+                        "thrown away"),
+                 Change("template", f"{owner.template}@{owner.template_version}",
+                        f"{template.name}@{template.version}"),
+                 *(Change(f"disk {d.name}", "kept", "kept, with its data") for d in vm.data_disks
+                   if _disk_path(view, vm, d) in keep)))
+    return [action, *_grow_kept(view, vm, action, draft)]
 
 
-def plan_destroy(view: View, name: str, why: str, draft: Draft) -> DestroyVm | None:
-    """The action that removes a VM of this cloud with all that is its own. None when there is nothing, or it is protected."""
-    domain = view.domains.get(name)
-    owner = domain.persistent.owner if domain else None
-    if domain and (owner is None or owner.cloud != view.cloud.name):
-        draft.refuse(f"vm {name} was not made by cloud {view.cloud.name}, and is not touched",
-                     "remove it with virsh, if that is what you want")
-        return None
-    wanted = view.cloud.vm(name)
-    if (owner and owner.protect) or (wanted and wanted.protect):
-        draft.refuse(f"vm {name} is protected, and not destroyed",
-                     f"say `protect: false` for {name} in the file, apply, and destroy it then", wanted.where if wanted else None)
-        return None
-    volumes = [(v.pool, v.name, v.allocation) for v, ours in view.our_volumes
-               if ours.object == name and ours.role in ("root", "disk", "seed")]
-    if domain is None and not volumes and name not in view.intents:
-        return None
-    intent = view.intents.get(name)
-    begun = intent is not None and intent.operation == "destroy"  # asked for and confirmed then
-    effects = set() if begun else {Effect.TAKES_DATA}
-    effects |= {Effect.STOPS} if domain and domain.state is not DomainState.SHUTOFF else set()
-    return DestroyVm(host=view.host.name, name=name, uuid=domain.uuid if domain else None, why=why, effects=frozenset(effects),
-                     volumes=tuple((pool, volume) for pool, volume, _ in volumes),
-                     changes=tuple(Change(volume, format_size(size), "removed") for _, volume, size in volumes))
+def check_disk_pools(view: View, vm: VmSpec, draft: Draft) -> None:
+    """A data disk is not moved to another pool: a new, empty one there would look as if the data were lost."""
+    there = {ours.detail: volume.pool for volume, ours in view.vm_volumes.get(vm.name, ()) if ours.role == "disk"}
+    for disk in vm.data_disks:
+        pool = there.get(disk.name, disk.pool)
+        if pool != disk.pool and (disk.pool, data_volume(view.cloud.name, vm.name, disk.name)) not in view.volumes:
+            draft.refuse(f"vm {vm.name}: its disk {disk.name} is in pool {pool}, not in {disk.pool}; disks are not "
+                         f"moved", f"say `pool: {pool}` for this disk, or give the new one another name",
+                         vm.keys.get(f"disks.{disk.name}", vm.where))
 
 
-def own_volumes(view: View, name: str) -> dict[str, str]:
-    """The volumes whose names say that they are this VM's: path -> role (root, disk, seed)."""
-    return {v.path: ours.role for v, ours in view.our_volumes if ours.object == name and ours.role != "template"}
+def _grow_kept(view: View, vm: VmSpec, action: CreateVm, draft: Draft) -> list[Action]:
+    """Disks that stay as they are may be smaller than the file says by now."""
+    steps: list[Action] = []
+    previous = action.id
+    for disk in vm.data_disks:
+        name = data_volume(view.cloud.name, vm.name, disk.name)
+        volume = view.volumes.get((disk.pool, name))
+        if volume is None or volume.path not in action.keep or volume.capacity == disk.size:
+            continue
+        if disk.size < volume.capacity:
+            refuse_shrink(vm, disk.name, volume.capacity, disk.size, draft)
+            continue
+        grow = GrowDisk(host=view.host.name, vm=vm, pool=disk.pool, volume=name, path=volume.path, serial=disk.serial,
+                        old_size=volume.capacity, size=disk.size, running=vm.running, root=False, needs=(previous,),
+                        why="the file says more", changes=(
+                            Change("size", format_size(volume.capacity), format_size(disk.size)),))
+        steps.append(grow)
+        previous = grow.id
+    return steps
 
 
-def stale(view: View, intent: IntentFacts) -> bool:
-    """Whether a note of unfinished work has nothing left to do."""
-    domain = view.domains.get(intent.object)
-    if domain is None:
-        return not any(path in view.volumes_by_path for path in intent.volumes)
-    owner = domain.persistent.owner
-    if intent.operation == "destroy":
-        return False
-    return owner is None or owner.instance != intent.instance
+def refuse_shrink(vm: VmSpec, disk: str, old: int, new: int, draft: Draft) -> None:
+    """A disk never becomes smaller. `disk` is a data disk's name; empty for the root disk."""
+    what, key = (f"disk {disk}", f"disks.{disk}") if disk else ("its disk", "disk")
+    remedy = "move the data to a new disk" if disk else "rebuild the VM"
+    draft.refuse(f"vm {vm.name}: {what} is {format_size(old)} and cannot become {format_size(new)}: what is at its end "
+                 f"would be lost", f"say {format_size(old)} or more; for a smaller one, {remedy}",
+                 vm.keys.get(key, vm.where))
+
+
+def _disk_path(view: View, vm: VmSpec, disk: DataDisk) -> str:
+    volume = view.volumes.get((disk.pool, data_volume(view.cloud.name, vm.name, disk.name)))
+    return volume.path if volume else ""
 
 
 def _networks(vm: VmSpec, made: Made) -> tuple[tuple[str, str, str], ...]:
@@ -136,10 +186,16 @@ def _networks(vm: VmSpec, made: Made) -> tuple[tuple[str, str, str], ...]:
     return tuple((name, made.links[name].type, made.links[name].source) for name in names)
 
 
-def _describe(view: View, vm: VmSpec, template: TemplateSpec) -> tuple[Change, ...]:
+def _describe(view: View, vm: VmSpec, template: TemplateSpec, keep: tuple[str, ...]) -> tuple[Change, ...]:
     addresses = ", ".join(str(nic.address) if nic.address else "DHCP" for nic in vm.nics)
     copied = "full copy of " if vm.copy is Copy.FULL else ""
     rows = [("from", f"{copied}{template.name}@{template.version}"), ("vcpus", str(vm.vcpus)),
-            ("memory", format_size(vm.memory)), ("disk", format_size(vm.disk or template.size)), ("address", addresses)]
-    rows += [(f"disk {disk.name}", format_size(disk.size)) for disk in vm.data_disks]
+            ("memory", format_size(vm.memory)), ("disk", format_size(vm.disk or template.size))]
+    rows += [("address", addresses)] if addresses else []
+    for disk in vm.data_disks:
+        kept = ", with the data it has" if _disk_path(view, vm, disk) in keep else ""
+        rows.append((f"disk {disk.name}", format_size(disk.size) + kept))
+    if cpu_note(vm.cpu, view.domain_type):
+        rows.append(("cpu", f"{effective_cpu(vm.cpu, view.domain_type)}, emulated"))
+    rows += [] if vm.running else [("state", "off")]
     return tuple(Change(key, "", value) for key, value in rows)

@@ -2,58 +2,95 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection
+from dataclasses import replace
 
 from vmwright.errors import Problem
 from vmwright.facts.model import Facts
-from vmwright.plan.actions import Action, DestroyVm, GrowDisk, Kept, MakeTemplate, Plan, Tidy, VmAction
+from vmwright.plan.actions import Kept, Plan, VmAction
 from vmwright.plan.change import plan_existing
 from vmwright.plan.checks import check_host, check_memory, check_space
-from vmwright.plan.create import Made, plan_create, plan_destroy, plan_rebuild, stale
+from vmwright.plan.create import Made, plan_create, plan_rebuild
 from vmwright.plan.networks import plan_networks
 from vmwright.plan.order import order, with_needs
-from vmwright.plan.storage import plan_pools, plan_templates
+from vmwright.plan.remove import plan_destroy, plan_tidy, plan_unlisted
+from vmwright.plan.storage import plan_old_versions, plan_pools, plan_templates
 from vmwright.plan.view import Draft, Request, View
 from vmwright.spec.cloud import Cloud, VmSpec
 
 
 def make_plan(cloud: Cloud, facts: Facts, request: Request | None = None) -> Plan:
     """What must be done so that the hosts are as the cloud's file says."""
-    draft = Draft(warnings=list(cloud.warnings))
-    draft.refused += [Problem(f"{n.key} is not yet applied by this version of vmwright",
-                              "take it out of the file (or comment it out) until a version that does", n.where)
-                      for n in cloud.not_yet]
-    draft.refused += [Problem(sentence) for sentence in cloud.missing]
-    for host in cloud.hosts:
-        _plan_host(View.of(cloud, host, facts, request or Request()), draft)
+    draft = _begin(cloud)
+    for view in _views(cloud, facts, request or Request()):
+        _plan_wanted(view, draft)
+        plan_unlisted(view, draft)
+        plan_old_versions(view, draft)
+        plan_tidy(view, draft)
+        check_memory(view, draft)
+        check_space(view, draft)
     return _finish(cloud, draft)
 
 
 def make_rebuild_plan(cloud: Cloud, facts: Facts, names: Collection[str]) -> Plan:
     """The plan that rebuilds these VMs, with what they need, and nothing else."""
-    plan = make_plan(cloud, facts, Request(rebuild=frozenset(names)))
-    chosen = frozenset(a.id for a in plan.actions if isinstance(a, VmAction) and a.vm.name in names)
-    return Plan(plan.cloud, plan.hosts, with_needs(plan.actions, chosen), refused=plan.refused, warnings=plan.warnings)
+    chosen, draft = frozenset(names), _begin(cloud)
+    views = _views(cloud, facts, Request(rebuild=chosen, only=chosen))
+    for view in views:
+        _plan_wanted(view, draft)
+    wanted = frozenset(a.id for a in draft.actions if isinstance(a, VmAction))
+    draft.actions = list(with_needs(draft.actions, wanted))
+    for view in views:
+        check_memory(view, draft)
+        check_space(view, draft)
+    return _finish(cloud, draft)
 
 
 def make_destroy_plan(cloud: Cloud, facts: Facts, names: Collection[str]) -> Plan:
     """The plan that removes these VMs, and nothing else."""
     draft = Draft()
-    for name in names:
-        found = [action for host in cloud.hosts
-                 if (action := plan_destroy(View.of(cloud, host, facts, Request()), name, "asked for", draft))]
+    views = _views(cloud, facts, Request())
+    for name in dict.fromkeys(names):
+        refused = len(draft.refused)
+        found = [action for view in views if (action := plan_destroy(view, name, "asked for", draft))]
         draft.actions += found
-        if not found and not draft.refused:
-            draft.kept.append(Kept("", f"vm {name}", "is not there"))
+        if not found and len(draft.refused) == refused:
+            draft.kept.append(Kept(cloud.hosts[0].name, f"vm {name}", "is not there"))
     return _finish(cloud, draft)
 
 
+def _begin(cloud: Cloud) -> Draft:
+    """A draft with what the file alone says."""
+    draft = Draft(warnings=list(cloud.warnings))
+    for later in cloud.not_yet:
+        draft.refuse(f"{later.key} is not yet applied by this version of vmwright",
+                     "take it out of the file (or comment it out) until a version that does", later.where)
+    for sentence in cloud.missing:
+        draft.refused[Problem(sentence)] = None
+    return draft
+
+
+def _views(cloud: Cloud, facts: Facts, request: Request) -> list[View]:
+    views = [View.of(cloud, host, facts, request) for host in cloud.hosts]
+    if len(views) == 1:
+        return views
+    placed = {vm.name: vm.host for vm in cloud.vms}
+    homes: defaultdict[str, tuple[str, ...]] = defaultdict(tuple)
+    for view in views:
+        for domain in view.facts.domains:
+            if view.owner(domain):
+                homes[domain.name] += (view.host.name,)
+    return [replace(view, placed=placed, homes=homes) for view in views]
+
+
 def _finish(cloud: Cloud, draft: Draft) -> Plan:
-    return Plan(cloud.name, cloud.hosts, order(draft.actions), tuple(draft.kept), tuple(draft.refused),
-                tuple(dict.fromkeys(draft.warnings)), tuple(draft.unlisted))
+    return Plan(cloud.name, cloud.hosts, order(draft.actions), tuple(draft.kept), tuple(draft.refused), draft.told(),
+                tuple(draft.unlisted))
 
 
-def _plan_host(view: View, draft: Draft) -> None:
+def _plan_wanted(view: View, draft: Draft) -> None:
+    """What the file asks for on this host, in the order in which one thing stands on another."""
     check_host(view, draft)
     pools = plan_pools(view, draft)
     links = plan_networks(view, draft)
@@ -61,77 +98,31 @@ def _plan_host(view: View, draft: Draft) -> None:
     made = Made(links, templates, pools)
     for vm in view.vms:
         _plan_vm(view, vm, made, draft)
-    _plan_unlisted(view, draft)
-    _plan_tidy(view, draft)
-    check_memory(view, draft)
-    check_space(view, draft)
 
 
 def _plan_vm(view: View, vm: VmSpec, made: Made, draft: Draft) -> None:
     domain = view.domains.get(vm.name)
     if domain is None:
-        action = plan_create(view, vm, made, draft)
-        draft.actions += [action] if action else []
-        return
-    owner = domain.persistent.owner
-    if owner is None or owner.cloud != view.cloud.name:
-        whose = f"belongs to cloud {owner.cloud}" if owner else "was not made by vmwright"
-        draft.refuse(f"vm {vm.name}: host {view.host.name} has a VM of that name already, which {whose}",
-                     "choose another name, or rename the other one (virsh domrename)", vm.where)
-    elif (intent := view.intents.get(vm.name)) and intent.operation == "destroy":
-        removal = plan_destroy(view, vm.name, "a run that was cut off had begun to remove it", draft)
-        draft.actions += [removal] if removal else []
+        elsewhere = [host for host in view.homes.get(vm.name, ()) if host != view.host.name]
+        if elsewhere:
+            draft.refuse(f"vm {vm.name} is on host {elsewhere[0]}, and the file has it on {view.host.name}; VMs are "
+                         "not moved yet", f"say `host: {elsewhere[0]}`, or first: vmwright destroy {vm.name}", vm.where)
+            return
+        draft.actions += plan_create(view, vm, made, draft)
+    elif view.owner(domain) is None:
+        draft.refuse(f"vm {vm.name}: host {view.host.name} has a VM of that name already, which "
+                     f"{_whose(view, vm.name)}", "choose another name, or rename the other one (virsh domrename)",
+                     vm.where)
     elif vm.name in view.request.rebuild:
-        rebuild = plan_rebuild(view, vm, domain, made, draft)
-        draft.actions += [rebuild] if rebuild else []
+        draft.actions += plan_rebuild(view, vm, domain, made, draft)
     else:
         plan_existing(view, vm, domain, made, draft)
 
 
-def _plan_unlisted(view: View, draft: Draft) -> None:
-    """VMs of this cloud that the file no longer has."""
-    wanted = {vm.name for vm in view.vms}
-    for domain in view.facts.domains:
-        owner = domain.persistent.owner
-        if owner is None or owner.cloud != view.cloud.name or domain.name in wanted:
-            continue
-        begun = (intent := view.intents.get(domain.name)) is not None and intent.operation == "destroy"
-        if view.request.prune or begun:
-            why = "a run that was cut off had begun to remove it" if begun else "it is no longer in the file"
-            action = plan_destroy(view, domain.name, why, draft)
-            draft.actions += [action] if action else []
-        else:
-            draft.unlisted.append(Kept(view.host.name, f"vm {domain.name}",
-                                       "is no longer in the file; `apply --prune` removes it, with its disks"))
-
-
-def _plan_tidy(view: View, draft: Draft) -> None:
-    """What cut-off runs left, and nothing planned picks up."""
-    planned: list[Action] = draft.actions
-    busy = {a.vm.name for a in planned if isinstance(a, VmAction)} | {a.name for a in planned if isinstance(a, DestroyVm)}
-    making = {f"{a.template.name}-{a.template.version}" for a in planned if isinstance(a, MakeTemplate)}
-    for intent in view.facts.intents:
-        if intent.operation == "template":
-            if intent.object not in making:
-                draft.actions.append(_tidy(view, intent.object, intent.operation))
-        elif "@" in intent.object:
-            if not any(isinstance(a, GrowDisk) and f"{a.vm.name}@{a.serial}" == intent.object for a in planned):
-                draft.actions.append(_tidy(view, intent.object, intent.operation))
-        elif intent.object not in busy and intent.cloud == view.cloud.name:
-            draft.actions += _leftover(view, intent.object, draft)
-
-
-def _leftover(view: View, name: str, draft: Draft) -> list[Action]:
-    intent = view.intents[name]
-    if stale(view, intent):
-        return [_tidy(view, name, intent.operation)]
-    if name in view.domains:
-        return []  # a VM that is no longer in the file, shown as such
-    action = plan_destroy(view, name, "a run that was cut off left it half made, and the file no longer has it", draft)
-    return [action] if action else []
-
-
-def _tidy(view: View, name: str, operation: str) -> Tidy:
-    return Tidy(host=view.host.name, name=name, operation=operation, why="a run that was cut off left it")
-
-
+def _whose(view: View, name: str) -> str:
+    owner = view.domains[name].persistent.owner
+    if owner is None:
+        return "was not made by vmwright"
+    if owner.cloud == view.cloud.name:
+        return f"is a copy of this cloud's {owner.vm}, or that one renamed"
+    return f"belongs to cloud {owner.cloud}"

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from vmwright.spec.cloud import BuildSource, Filesystem, ImageSource
 
-_BUILD = (("mmdebstrap", "mmdebstrap"), ("sgdisk", "gdisk"), ("mcopy", "mtools"), ("mkfs.vfat", "dosfstools"),
-          ("qemu-img", "qemu-utils"))
-_MKFS = {Filesystem.EXT4: ("mke2fs", "e2fsprogs"), Filesystem.XFS: ("mkfs.xfs", "xfsprogs"),
-         Filesystem.BTRFS: ("mkfs.btrfs", "btrfs-progs")}
+_BUILD = (
+    ("mmdebstrap", "mmdebstrap"), ("sgdisk", "gdisk"), ("mcopy", "mtools"), ("mkfs.vfat", "dosfstools"),
+    ("qemu-img", "qemu-utils"),
+)
+_MKFS = {
+    Filesystem.EXT4: ("mke2fs", "e2fsprogs"),
+    Filesystem.XFS: ("mkfs.xfs", "xfsprogs"),
+    Filesystem.BTRFS: ("mkfs.btrfs", "btrfs-progs"),
+}
 _FETCH = (("qemu-img", "qemu-utils"),)
 _DOWNLOAD = (("curl", "curl"),)
 _UNPACK = {".xz": ("xz", "xz-utils"), ".gz": ("gzip", "gzip"), ".zst": ("zstd", "zstd")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
 
@@ -31,9 +32,9 @@ def plan_networks(view: View, draft: Draft) -> dict[str, Link]:
 
 
 def _plan_bridge(view: View, network: NetworkSpec, draft: Draft) -> Link | None:
-    link = next((link for link in view.facts.links if link.name == network.bridge), None)
-    if link is None or link.kind not in ("bridge", "openvswitch"):
-        found = "is not there" if link is None else f"is not a bridge but {link.kind}"
+    link = view.links.get(network.bridge or "")
+    if link is None or link.kind != "bridge":
+        found = "is not there" if link is None else f"is not a bridge, but {_article(link.kind)}"
         bridges = [link.name for link in view.facts.links if link.kind == "bridge"]
         draft.refuse(f"network {network.name}: bridge {network.bridge} {found} on host {view.host.name}",
                      f"make it with the host's own network set-up; bridges there: {', '.join(bridges) or 'none'}",
@@ -45,53 +46,98 @@ def _plan_bridge(view: View, network: NetworkSpec, draft: Draft) -> Link | None:
     return Link("bridge", link.name)
 
 
+def _article(kind: str) -> str:
+    if kind == "openvswitch":
+        return "Open vSwitch, which is not yet supported"
+    return f"{'an' if kind[:1] in 'aeiou' else 'a'} {kind} interface"
+
+
 def _plan_nat(view: View, network: NetworkSpec, draft: Draft) -> Link | None:
     named = next((n for n in view.facts.networks if n.name == network.name), None)
-    same = named or next((n for n in view.facts.networks if _same_subnet(n, network)), None)
-    if same is None:
+    there = named or next((n for n in view.facts.networks if _same_subnet(n, network)), None)
+    if there is None:
         return _new_nat(view, network, draft)
-    if not _same_subnet(same, network) or same.forward != "nat":
-        draft.refuse(f"network {network.name} is there already as {same.forward or 'isolated'} {same.subnet or ''}, not as NAT "
-                     f"{network.subnet}", "choose another name, or the subnet that is there", network.where)
+    if not _same_subnet(there, network) or there.forward != "nat":
+        draft.refuse(f"network {network.name}: libvirt on host {view.host.name} has {_described(there)}, not NAT "
+                     f"{network.subnet}", "choose another name and subnet, or those that are there", network.where)
         return None
-    _warn_dhcp(view, network, same, draft)
-    if same.active and same.autostart:
-        other = f", as libvirt's {same.name}" if same.name != network.name else ""
-        draft.kept.append(Kept(view.host.name, f"network {network.name}", f"is there{other}"))
-        return Link("network", same.name)
-    missing = [word for word, there in (("running", same.active), ("started at boot", same.autostart)) if not there]
-    action = CreateNetwork(host=view.host.name, network=network, libvirt_name=same.name, exists=True,
-                           why=f"it is there, but not {' or '.join(missing)}",
+    if not there.active and (other := next(_overlaps(view, network, there.bridge), None)):
+        _refuse_overlap(view, network, other, draft)
+        return None
+    _check_dhcp(view, network, there, draft)
+    _check_host_address(view, network, there, draft)
+    known = f", as libvirt's {there.name}" if there.name != network.name else ""
+    if there.active and there.autostart:
+        draft.kept.append(Kept(view.host.name, f"network {network.name}", f"is there{known}"))
+        return Link("network", there.name)
+    missing = [word for word, fine in (("running", there.active), ("started at boot", there.autostart)) if not fine]
+    action = CreateNetwork(host=view.host.name, network=network, libvirt_name=there.name, exists=True,
+                           why=f"it is there{known}, but not {' or '.join(missing)}",
                            changes=tuple(Change(word, "no", "yes") for word in missing))
     draft.actions.append(action)
-    return Link("network", same.name, action.id)
+    return Link("network", there.name, action.id)
+
+
+def _described(there: NetworkFacts) -> str:
+    known = {None: "an isolated network", "nat": "a NAT network"}
+    kind = known.get(there.forward, f"a network of kind {there.forward}")
+    return f"{kind} {there.name}{' with ' + there.subnet if there.subnet else ''}"
 
 
 def _new_nat(view: View, network: NetworkSpec, draft: Draft) -> Link | None:
-    for link in view.facts.links:
-        for address in link.addresses:
-            if network.subnet and IPv4Interface(address).network.overlaps(network.subnet):
-                draft.refuse(f"network {network.name}: {network.subnet} overlaps with {address}, which {link.name} of host "
-                             f"{view.host.name} has", "choose a subnet that nothing else uses", network.where)
-                return None
+    other = next(_overlaps(view, network, None), None)
+    if other:
+        _refuse_overlap(view, network, other, draft)
+        return None
     nics = [nic for vm in view.cloud.vms for nic in vm.nics if nic.network == network.name]
     action = CreateNetwork(
-        host=view.host.name, network=network, libvirt_name=network.name, why="libvirt has no network of that name or subnet",
+        host=view.host.name, network=network, libvirt_name=network.name,
+        why="libvirt has no network of that name or subnet",
         reserved=tuple(nic.address.ip for nic in nics if nic.address), dhcp=any(nic.address is None for nic in nics),
         changes=(Change("NAT", "", str(network.subnet)),))
     draft.actions.append(action)
     return Link("network", network.name, action.id)
 
 
-def _warn_dhcp(view: View, network: NetworkSpec, facts: NetworkFacts, draft: Draft) -> None:
+def _overlaps(view: View, network: NetworkSpec, own_bridge: str | None) -> Iterator[str]:
+    """What on this host has addresses of the network's subnet, in words."""
+    taken = [(f"{address}, which {link.name} has", address) for link in view.facts.links if link.name != own_bridge
+             for address in link.addresses]
+    taken += [(f"{other.subnet} of libvirt's network {other.name}", other.subnet) for other in view.facts.networks
+              if other.subnet and not _same_subnet(other, network)]
+    for words, address in taken:
+        if network.subnet and IPv4Interface(address).network.overlaps(network.subnet):
+            yield words
+
+
+def _refuse_overlap(view: View, network: NetworkSpec, other: str, draft: Draft) -> None:
+    draft.refuse(f"network {network.name}: {network.subnet} overlaps with {other} on host {view.host.name}",
+                 "choose a subnet that nothing else uses", network.where)
+
+
+def _check_dhcp(view: View, network: NetworkSpec, there: NetworkFacts, draft: Draft) -> None:
     nics = [(vm, nic) for vm in view.vms for nic in vm.nics if nic.network == network.name]
     wants = [vm for vm, nic in nics if nic.address is None]
-    if wants and not facts.dhcp:
-        draft.refuse(f"vm {wants[0].name} has no address, and libvirt's network {facts.name} hands none out",
-                     "give it an `address:`", wants[0].where)
-    if facts.dhcp and facts.name != network.name and len(wants) < len(nics):
-        draft.warnings.append(f"network {network.name} is libvirt's {facts.name}, whose DHCP may hand out the fixed addresses of "
-                              "the file to others; a network of its own avoids that")
+    if not there.dhcp:
+        for vm in wants:
+            draft.refuse(f"vm {vm.name} has no address, and libvirt's network {there.name} hands none out",
+                         "give it an `address:`", vm.where)
+    elif there.name != network.name and len(wants) < len(nics):
+        draft.warnings.append(
+            f"network {network.name} is libvirt's {there.name}, whose DHCP may hand out fixed addresses of the file to "
+            "others; a network of its own avoids that")
+
+
+def _check_host_address(view: View, network: NetworkSpec, there: NetworkFacts, draft: Draft) -> None:
+    """On a network that others made, the host need not have the first address, as on one that we make."""
+    own = IPv4Interface(there.subnet or "0.0.0.0").ip
+    for vm in view.vms:
+        if any(nic.network == network.name and nic.address and nic.address.ip == own for nic in vm.nics):
+            draft.refuse(f"vm {vm.name}: {own} is the host's own address on libvirt's network {there.name}",
+                         "give it another `address:`", vm.where)
+    if network.gateway not in (own, None):
+        draft.warnings.append(f"network {network.name}: guests are told the gateway {network.gateway}, but on "
+                              f"libvirt's network {there.name} the host is {own}: `gateway: {own}` may be meant")
 
 
 def _same_subnet(facts: NetworkFacts, network: NetworkSpec) -> bool:

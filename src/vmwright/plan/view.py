@@ -1,34 +1,63 @@
-"""One host as the plan sees it: what is wanted there beside what is there, and what has been found so far."""
+"""One host as the plan sees it: what is wanted there beside what is there, and what has been found so far.
+
+Everything is looked up by index: a plan must not look at all volumes, or all VMs, once for each VM.
+"""
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeVar
 
 from vmwright.errors import Problem, Where
-from vmwright.facts.model import DomainFacts, Facts, HostFacts, IntentFacts, Kvm, PoolFacts, VolumeFacts
+from vmwright.facts.model import (
+    DomainFacts,
+    Facts,
+    HostFacts,
+    IntentFacts,
+    Kvm,
+    LinkFacts,
+    OwnerFacts,
+    PathFacts,
+    PoolFacts,
+    VolumeFacts,
+)
 from vmwright.names import OurVolume, parse_volume
 from vmwright.plan.actions import Action, Kept
 from vmwright.spec.cloud import Cloud, HostSpec, NetworkSpec, Pool, TemplateSpec, VmSpec
 
+K = TypeVar("K")
+V = TypeVar("V")
+Named = tuple[VolumeFacts, OurVolume]
+ROOT_SERIAL = "root"
+_SHOWN = 5  # names in one sentence
+
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for beyond "make it so". Names are of VMs."""
+    """What the user asked for beyond "make it so". Names are of VMs; `only`: plan these and nothing else."""
 
     restart: bool = False
     prune: bool = False
     rebuild: frozenset[str] = frozenset()
+    only: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
 class View:
-    """One host: spec and facts, indexed."""
+    """One host: spec and facts, indexed.
+
+    Of a cloud with several hosts, `placed` says on which host the file has a VM, and `homes` on which hosts it is.
+    """
 
     cloud: Cloud
     host: HostSpec
     facts: HostFacts
     request: Request
+    placed: Mapping[str, str] = field(default_factory=dict)
+    homes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, cloud: Cloud, host: HostSpec, facts: Facts, request: Request) -> View:
@@ -36,35 +65,70 @@ class View:
         return cls(cloud, host, facts.host(host.name), request)
 
     @cached_property
-    def vms(self) -> tuple[VmSpec, ...]:
-        """The VMs wanted here."""
-        return tuple(vm for vm in self.cloud.vms if vm.host == self.host.name)
+    def listed(self) -> dict[str, VmSpec]:
+        """The VMs that the file has on this host, by name."""
+        return {vm.name: vm for vm in self.cloud.vms if vm.host == self.host.name}
 
     @cached_property
-    def pools(self) -> tuple[Pool, ...]:
-        """The pools wanted here."""
-        return tuple(pool for pool in self.cloud.pools if pool.host == self.host.name)
+    def vms(self) -> tuple[VmSpec, ...]:
+        """The VMs to plan here: all that the file has, or those that were asked for."""
+        only = self.request.only
+        return tuple(vm for vm in self.listed.values() if only is None or vm.name in only)
+
+    @cached_property
+    def pools(self) -> dict[str, Pool]:
+        """The pools wanted here, by name; when VMs were asked for, those that they use."""
+        used = {name for vm in self.vms for name in (vm.pool, *(disk.pool for disk in vm.data_disks))}
+        used |= {template.pool for template in self.templates.values()}
+        every = self.request.only is None
+        return {pool.name: pool for pool in self.cloud.pools
+                if pool.host == self.host.name and (every or pool.name in used)}
 
     @cached_property
     def templates(self) -> dict[tuple[str, str], TemplateSpec]:
-        """The templates wanted here, by name and pool."""
-        return {(t.name, t.pool): t for t in self.cloud.templates if t.host == self.host.name}
+        """The templates wanted here, by name and pool; when VMs were asked for, those that they come from."""
+        used = {vm.template for vm in self.vms}
+        every = self.request.only is None
+        return {(t.name, t.pool): t for t in self.cloud.templates
+                if t.host == self.host.name and (every or t.name in used)}
+
+    @cached_property
+    def templates_by_name(self) -> dict[str, TemplateSpec]:
+        """The first of the templates of each name."""
+        return {template.name: template for template in reversed(self.templates.values())}
 
     @cached_property
     def networks(self) -> tuple[NetworkSpec, ...]:
-        """The networks that VMs here use; all of them where there is only one host."""
+        """The networks that VMs here use; all NAT networks where there is only one host."""
         used = {nic.network for vm in self.vms for nic in vm.nics}
-        return tuple(n for n in self.cloud.networks if n.name in used or (len(self.cloud.hosts) == 1 and n.nat))
+        every = self.request.only is None and len(self.cloud.hosts) == 1
+        return tuple(n for n in self.cloud.networks if n.name in used or (every and n.nat))
 
     @cached_property
     def domains(self) -> dict[str, DomainFacts]:
         """libvirt's domains by name."""
         return {domain.name: domain for domain in self.facts.domains}
 
+    def owner(self, domain: DomainFacts | None) -> OwnerFacts | None:
+        """Our mark, if the VM is this cloud's. A copy (virt-clone copies the mark, too) or a renamed VM is not."""
+        owner = domain.persistent.owner if domain else None
+        ours = domain and owner and owner.cloud == self.cloud.name and owner.vm == domain.name
+        return owner if ours else None
+
     @cached_property
     def pool_facts(self) -> dict[str, PoolFacts]:
         """libvirt's pools by name."""
         return {pool.name: pool for pool in self.facts.pools}
+
+    @cached_property
+    def links(self) -> dict[str, LinkFacts]:
+        """The host's network interfaces by name."""
+        return {link.name: link for link in self.facts.links}
+
+    @cached_property
+    def paths(self) -> dict[str, PathFacts]:
+        """What is known of directories, by path."""
+        return {path.path: path for path in self.facts.paths}
 
     @cached_property
     def volumes(self) -> dict[tuple[str, str], VolumeFacts]:
@@ -77,19 +141,41 @@ class View:
         return {volume.path: volume for volume in self.facts.volumes}
 
     @cached_property
-    def our_volumes(self) -> tuple[tuple[VolumeFacts, OurVolume], ...]:
+    def our_volumes(self) -> tuple[Named, ...]:
         """The volumes whose names say that they are this cloud's."""
         parsed = ((volume, parse_volume(volume.name)) for volume in self.facts.volumes)
         return tuple((volume, ours) for volume, ours in parsed if ours and ours.cloud == self.cloud.name)
 
     @cached_property
-    def backing_paths(self) -> frozenset[str]:
-        """Paths that some overlay stands on."""
-        return frozenset(volume.backing for volume in self.facts.volumes if volume.backing)
+    def vm_volumes(self) -> dict[str, tuple[Named, ...]]:
+        """Those of VMs (root, disk, seed), by the VM's name."""
+        return _grouped((ours.object, (v, ours)) for v, ours in self.our_volumes if ours.role != "template")
+
+    @cached_property
+    def template_volumes(self) -> dict[str, tuple[Named, ...]]:
+        """Those of templates, by the template's name."""
+        return _grouped((ours.object, (v, ours)) for v, ours in self.our_volumes if ours.role == "template")
+
+    @cached_property
+    def overlays(self) -> dict[str, tuple[VolumeFacts, ...]]:
+        """The volumes that stand on another, by the path of that one."""
+        return _grouped((v.backing, v) for v in self.facts.volumes if v.backing)
+
+    @cached_property
+    def unseen(self) -> Counter[tuple[str, str]]:
+        """How many VMs of ours came from a template's version, and have a root disk that is in no pool we see."""
+        owners = ((self.owner(domain), domain) for domain in self.facts.domains)
+        return Counter((owner.template, owner.template_version) for owner, domain in owners if owner and any(
+            disk.serial == ROOT_SERIAL and disk.path not in self.volumes_by_path for disk in domain.persistent.disks))
+
+    @cached_property
+    def by_pool(self) -> dict[str, tuple[VolumeFacts, ...]]:
+        """Volumes by pool."""
+        return _grouped((v.pool, v) for v in self.facts.volumes)
 
     @cached_property
     def intents(self) -> dict[str, IntentFacts]:
-        """Notes of unfinished work on VMs of this cloud, by VM."""
+        """Notes of unfinished work on VMs of this cloud, by VM (of growing: by VM@SERIAL)."""
         return {i.object: i for i in self.facts.intents if i.cloud == self.cloud.name and i.operation != "template"}
 
     @property
@@ -103,15 +189,22 @@ class View:
         """The directory of a pool, as it is, or as it will be."""
         if name in self.pool_facts:
             return self.pool_facts[name].target
-        return next((pool.path for pool in self.pools if pool.name == name), None)
+        return self.pools[name].path if name in self.pools else None
 
     def free(self, name: str) -> int:
         """Bytes free in a pool, or where it is going to be."""
         facts = self.pool_facts.get(name)
         if facts and facts.active:
             return facts.available
-        path = self.pool_path(name)
-        return next((p.available for p in self.facts.paths if p.path == path), 0)
+        path = self.paths.get(self.pool_path(name) or "")
+        return path.available if path else 0
+
+
+def _grouped(pairs: Iterable[tuple[K, V]]) -> dict[K, tuple[V, ...]]:
+    found: defaultdict[K, list[V]] = defaultdict(list)
+    for key, value in pairs:
+        found[key].append(value)
+    return {key: tuple(values) for key, values in found.items()}
 
 
 @dataclass
@@ -120,12 +213,27 @@ class Draft:
 
     actions: list[Action] = field(default_factory=list)
     kept: list[Kept] = field(default_factory=list)
-    refused: list[Problem] = field(default_factory=list)
+    refused: dict[Problem, None] = field(default_factory=dict)  # each once, in order
     warnings: list[str] = field(default_factory=list)
     unlisted: list[Kept] = field(default_factory=list)
+    remarks: dict[str, list[str]] = field(default_factory=dict)
 
     def refuse(self, what: str, todo: str, where: Where | None = None) -> None:
         """Note something that stands in the way."""
-        problem = Problem(what, todo, where)
-        if problem not in self.refused:
-            self.refused.append(problem)
+        self.refused[Problem(what, todo, where)] = None
+
+    def remark(self, text: str, vm: str) -> None:
+        """Note something that is so for a VM, and perhaps for many: one warning for all. The text has {} for them."""
+        self.remarks.setdefault(text, []).append(vm)
+
+    def told(self) -> tuple[str, ...]:
+        """All warnings, each once."""
+        grouped = (text.replace("{}", _names(vms)) for text, vms in self.remarks.items())
+        return tuple(dict.fromkeys([*self.warnings, *grouped]))
+
+
+def _names(vms: list[str]) -> str:
+    if len(vms) == 1:
+        return f"vm {vms[0]}"
+    more = f" and {len(vms) - _SHOWN} more" if len(vms) > _SHOWN else ""
+    return f"{len(vms)} VMs ({', '.join(vms[:_SHOWN])}{more})"
