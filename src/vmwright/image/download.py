@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from posixpath import dirname
+from posixpath import basename, dirname
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from vmwright.errors import Cancelled, HostError, VmwrightError
@@ -179,7 +179,7 @@ def text(job: Job, url: str, *, secure: bool) -> str:
 
 def _attempt(job: Job, url: str, partial: str, had: int) -> Completed:
     shown = address(url)
-    name = shown.url.rpartition("/")[2]
+    name = unquote(basename(urlsplit(shown.url).path))
 
     def on_line(line: str) -> None:
         if (meter := parse_meter(line)) and any(meter):

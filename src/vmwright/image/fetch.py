@@ -183,18 +183,16 @@ def _from_file(job: Job, source: ImageSource, cache: str) -> _Image:
         length = os.stat(source.location).st_size
     except OSError as error:
         raise local.unreadable(source.location, error) from error
-    if job.host.address == "local":
-        path = source.location
-    else:
+    if job.host.address != "local":
         if wanted is None:
             job.progress(f"computing the sum of {name}", None)
             wanted = sums.Sum("sha256", local.digest_of(source.location))
-        path = _upload(job, source.location, wanted, length, name, cache)
-    actual = _digest(job, path, "sha256", name)
+        return _Image(_upload(job, source.location, wanted, length, name, cache), wanted.digest, name)
+    actual = _digest(job, source.location, "sha256", name)
     if wanted and actual != wanted.digest:
         raise _mismatch(source.location, wanted, actual, "the file is left as it is",
                         "the file was changed: give its new sha256:, or the file that was meant")
-    return _Image(path, actual, name)
+    return _Image(source.location, actual, name)
 
 
 def _upload(job: Job, location: str, wanted: sums.Sum, length: int, name: str, cache: str) -> str:
