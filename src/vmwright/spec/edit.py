@@ -233,7 +233,7 @@ def _flow(data: Any) -> str:
         return "{" + ", ".join(f"{_flow(key)}: {_flow(value)}" for key, value in data.items()) + "}"
     if isinstance(data, list):
         return "[" + ", ".join(map(_flow, data)) + "]"
-    plain = isinstance(data, str) and _PLAIN.fullmatch(data) and parse("", f"a: {data}".encode()).data["a"] == data
+    plain = isinstance(data, str) and _PLAIN.fullmatch(data) and parse("", f"a: {data}".encode()).data.get("a") == data
     return str(data) if plain else json.dumps(data, ensure_ascii=False)
 
 
@@ -256,11 +256,10 @@ def _changed(outcome: Document, wanted: Any, path: KeyPath) -> str:
     """The first other value that an attempt would change, when the attempt sets the value at all."""
     if outcome.root is None or _depth(outcome.data, path) < len(path):
         return ""
-    paths = [other for other in outcome.marks if not _is_within(other, path) and not _is_within(path, other)]
-    for other in paths:
-        if _depth(wanted, other) == len(other) and not _same(_get(outcome.data, other), _get(wanted, other)):
-            return dotted(other)
-    return ""
+    others = [other for other in outcome.marks if not _is_within(other, path) and not _is_within(path, other)]
+    others = [other for other in others if _depth(wanted, other) == len(other)]
+    found = [other for other in others if not _same(_get(outcome.data, other), _get(wanted, other))]
+    return dotted(max(found, key=len)) if found else ""
 
 
 def _is_within(path: KeyPath, outer: KeyPath) -> bool:

@@ -180,7 +180,7 @@ class UserIn(Base):
     ssh_keys: Texts = Field(
         default=[],
         description="Public SSH keys: the key itself, or a file of keys on this machine (starts with ~ or / or ./; "
-        "./ is relative to the spec file). A file may hold several keys, one per line.",
+        "./ is relative to the spec file). A file may hold several keys, one per line. Default: none.",
     )
     sudo: Sudo = Field(
         default=Sudo.NOPASSWD,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import AddressValueError, IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from vmwright.spec.cloud import NetworkSpec, Nic
 from vmwright.spec.findings import Findings, dotted
@@ -13,6 +13,8 @@ from vmwright.spec.model import VmIn
 from vmwright.spec.networks import reserved
 from vmwright.spec.yaml import KeyPath
 from vmwright.units import derive_mac
+
+_LAST = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -79,76 +81,63 @@ def _address(
     if wish.address is None or findings.broken("networks", network.name):
         return None
     path: KeyPath = (*wish.path, "address")
+    subnet = _subnet(path, wish.address, network, findings)
+    if subnet is None:
+        return None
     first = wish.address.ip if isinstance(wish.address, IPv4Interface) else wish.address
-    prefix = _prefix(path, wish.address, network, findings)
-    if prefix is None:
-        return None
     counted = member.count is not None and path[2:] not in member.dealt
-    try:
-        address = first + member.index if counted else first
-    except AddressValueError:
-        address = IPv4Address("255.255.255.255")
-    if not _fits(name, path, address, first, network, registry, findings):
+    number = int(first) + (member.index if counted else 0)
+    address = IPv4Address(min(number, _LAST))
+    why = _unfit(address, subnet, network)
+    if why or number > _LAST:
+        group = findings.groups.source(path)
+        if group not in registry.full:
+            registry.full.add(group)
+            _tell_unfit(name, path, (first, address), why or "has no address behind it", subnet, findings)
         return None
-    _take(name, path, address, network, registry, findings)
-    return IPv4Interface(f"{address}/{prefix}")
+    _take(name, path, address, registry, findings)
+    return IPv4Interface(f"{address}/{subnet.prefixlen}")
 
 
-def _prefix(
+def _subnet(
     path: KeyPath, address: IPv4Address | IPv4Interface, network: NetworkSpec, findings: Findings
-) -> int | None:
-    """The prefix length of the address: the file's, which must be the subnet's, or the subnet's."""
-    said = address.network.prefixlen if isinstance(address, IPv4Interface) else None
+) -> IPv4Network | None:
+    """The subnet of the address: the network's, which the prefix must fit, or what the prefix says. None: refused."""
+    said = address.network if isinstance(address, IPv4Interface) else None
     if network.subnet is None:
         if said is None:
             todo = f"write {address}/24 or the like, or give network {network.name} its subnet"
             findings.error(path, f"{address} needs a prefix: network {network.name} says no subnet", todo)
         return said
-    if said not in (None, network.subnet.prefixlen):
-        what = f"/{said} is not the prefix of network {network.name}, {network.subnet}"
+    if said and said.prefixlen != network.subnet.prefixlen:
+        what = f"/{said.prefixlen} is not the prefix of network {network.name}, {network.subnet}"
         findings.error(path, what, "leave the prefix out")
         return None
-    return network.subnet.prefixlen
+    return network.subnet
 
 
-def _fits(
-    name: str,
-    path: KeyPath,
-    address: IPv4Address,
-    first: IPv4Address,
-    network: NetworkSpec,
-    registry: Registry,
-    findings: Findings,
-) -> bool:
-    """Whether a VM can have the address in that network."""
-    subnet = network.subnet
-    why = ""
-    if subnet is not None and address not in subnet:
-        why = f"is outside the subnet {subnet} of network {network.name}"
-    elif subnet is not None and (unusable := reserved(address, subnet)):
-        why = f"is {unusable}"
-    elif address == network.gateway:
-        why = f"is the gateway of network {network.name}"
-    if not why:
-        return True
-    group = findings.groups.source(path)
-    if group not in registry.full:
-        counted = f" (for {name}, counted up from {first})" if address != first else ""
-        findings.error(path, f"{address}{counted} {why}", _room(first, network) if counted else "")
-        registry.full.add(group)
-    return False
+def _unfit(address: IPv4Address, subnet: IPv4Network, network: NetworkSpec) -> str:
+    """Why no VM can have the address in that network; empty when one can."""
+    if address not in subnet:
+        return f"is outside the subnet {subnet} of network {network.name}"
+    if unusable := reserved(address, subnet):
+        return f"is {unusable}"
+    return f"is the gateway of network {network.name}" if address == network.gateway else ""
 
 
-def _room(first: IPv4Address, network: NetworkSpec) -> str:
-    if network.subnet is None or first not in network.subnet:
-        return ""
-    room = int(network.subnet.broadcast_address) - int(first)
-    return f"start lower: from {first} on there is room for {max(room, 0)}; or give a list of addresses"
-
-
-def _take(
-    name: str, path: KeyPath, address: IPv4Address, network: NetworkSpec, registry: Registry, findings: Findings
+def _tell_unfit(
+    name: str, path: KeyPath, of: tuple[IPv4Address, IPv4Address], why: str, subnet: IPv4Network, findings: Findings
 ) -> None:
+    first, address = of
+    if address == first:
+        findings.error(path, f"{address} {why}")
+        return
+    room = int(subnet.broadcast_address) - int(first)
+    todo = f"start lower: from {first} on there is room for {room}; or give a list of addresses"
+    findings.error(path, f"{address} (for {name}, counted up from {first}) {why}", todo if "gateway" not in why else "")
+
+
+def _take(name: str, path: KeyPath, address: IPv4Address, registry: Registry, findings: Findings) -> None:
     if other := registry.taken.get(address):
         findings.error(path, f"{address} (for {name}) is used twice: it is {other}")
         return

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vmwright.errors import SpecError, UsageError
 from vmwright.spec.load import load
+from vmwright.spec.model import json_schema
 from vmwright.units import GIB
 
 from .conftest import Desk, public_key
@@ -185,3 +190,33 @@ def test_every_problem_has_a_place(desk: Desk) -> None:
         desk.load("vms: {a: {b: 1}, c: 3, d: [], e: {template: 1, count: x}}\nhosts: []\n")
     assert all(problem.where for problem in caught.value.problems)
     assert str(caught.value).endswith("problems in the file")
+
+
+KEYS = sorted({key for inner in json_schema()["$defs"].values() for key in inner.get("properties", {})})
+ODD: list[object] = [
+    None, True, 0, 3, -1, "", "x", "10.0.0.4", "10.0.0.0/24", "1G", "52:54:00:00:00:01", "/a", "~/x", "a b", "local", "default", "$6$a$b",
+    [], {}, [None], [[]], ["a", "b"], {"a": None}, {"size": "1G"}, {"order": 1}, {"dir": "/a"}, {"x": {}}, [{"network": "a"}],
+]  # fmt: skip
+THINGS = st.dictionaries(st.sampled_from(KEYS), st.sampled_from(ODD), max_size=5) | st.sampled_from(ODD)
+SECTION = st.dictionaries(st.sampled_from(["a", "b", "a-1", "default", "B_", "local"]), THINGS, max_size=3) | st.sampled_from(ODD)
+SPECS = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("hosts", "networks", "users", "templates", "vms"), SECTION) | {"cloud": st.sampled_from(ODD), "defaults": THINGS}
+)  # fmt: skip
+
+
+@settings(max_examples=400)
+@given(SPECS)
+def test_whatever_is_written_gives_a_cloud_or_problems_with_places(spec: dict[str, object]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "f.yaml"
+        path.write_text(json.dumps(spec) if spec else "{}")
+        try:
+            cloud = load(path)
+        except SpecError as error:
+            assert error.problems
+            assert all(problem.where and problem.what for problem in error.problems)
+            assert len(set(error.problems)) == len(error.problems)
+            assert "Input should" not in str(error)  # the model's own words are never shown
+        else:
+            assert cloud.name
+            assert len({vm.name for vm in cloud.vms}) == len(cloud.vms)
