@@ -124,17 +124,26 @@ class Connection:
         autostarted = {d.name() for d in self._call("list domains", conn.listAllDomains,
                                                     libvirt.VIR_CONNECT_LIST_DOMAINS_AUTOSTART)}
         stats = self._call("list domains", conn.getAllDomainStats, libvirt.VIR_DOMAIN_STATS_STATE, 0)
-        domains = [self._raw_domain(domain, row, autostarted) for domain, row in stats]
-        pools = [self._raw_pool(pool) for pool in self._call("list pools", conn.listAllStoragePools)]
-        networks = [self._raw_network(network) for network in self._call("list networks", conn.listAllNetworks)]
+        domains = [self._still(self._raw_domain, domain, row, autostarted) for domain, row in stats]
+        pools = [self._still(self._raw_pool, pool) for pool in self._call("list pools", conn.listAllStoragePools)]
+        networks = [self._still(self._raw_network, network) for network in self._call("list networks", conn.listAllNetworks)]
         return Inventory(
             libvirt=version_text(self._call("tell its version", conn.getLibVersion)),
             emulator=self._emulator(),
             capabilities=self._capabilities(),
             domains=tuple(d for d in domains if d),
             pools=tuple(p for p in pools if p),
-            networks=tuple(networks),
+            networks=tuple(n for n in networks if n),
         )
+
+    def _still(self, describe: Callable[..., T], *args: Any) -> T | None:
+        """What is described, or None when somebody else has removed it since it was listed."""
+        try:
+            return describe(*args)
+        except ApplyError as error:
+            if "not found" in error.why.lower() or "no storage" in error.why.lower():
+                return None
+            raise
 
     def _emulator(self) -> str | None:
         try:
@@ -148,22 +157,17 @@ class Connection:
         except ApplyError:
             return ""  # no emulator for x86_64: the plan says so from the empty text
 
-    def _raw_domain(self, domain: libvirt.virDomain, row: dict[str, Any], autostarted: set[str]) -> RawDomain | None:
+    def _raw_domain(self, domain: libvirt.virDomain, row: dict[str, Any], autostarted: set[str]) -> RawDomain:
         name = domain.name()
         self._domains[name] = domain
         active = domain.ID() != -1
-        try:
-            persistent = self._call("describe a domain", domain.XMLDesc,
-                                    libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE)
-            live = self._call("describe a domain", domain.XMLDesc, 0) if active else None
-        except ApplyError as error:
-            if "not found" in error.why:
-                return None  # gone between the listing and now: somebody else removed it
-            raise
+        persistent = self._call("describe a domain", domain.XMLDesc,
+                                libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE)
+        live = self._call("describe a domain", domain.XMLDesc, 0) if active else None
         state = _STATES.get(row.get("state.state", 0), "shut off")
         return RawDomain(persistent, live, state, name in autostarted)
 
-    def _raw_pool(self, pool: libvirt.virStoragePool) -> RawPool | None:
+    def _raw_pool(self, pool: libvirt.virStoragePool) -> RawPool:
         self._pools[pool.name()] = pool
         active = bool(self._call("look at a pool", pool.isActive))
         volumes: list[str] = []
