@@ -1,4 +1,5 @@
 """Addresses and MACs: inside their subnets, nobody else's, none given twice; the default route on one NIC."""
+# ruff: noqa: E501 (a row of a table is one line, with the whole message)
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ networks: {lan: {bridge: br0, subnet: 10.0.0.0/24, gateway: 10.0.0.1, dns: 10.0.
 templates: {base: {build: debian}}
 defaults: {template: base, network: lan}
 users: {amy: {ssh_keys: ./key}}
-"""  # noqa: E501
+"""
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,8 @@ def test_an_address_of_two_vms_names_both_places(desk: Desk) -> None:
 def test_a_derived_mac_that_is_taken(desk: Desk) -> None:
     taken = derive_mac("test", "b", 0)
     assert desk.problems(f"{NET}vms: {{a: {{mac: '{taken}'}}, b: {{}}}}\n") == [
-        f"cloud.yaml:8:38: vms.b.mac: the MAC address {taken} (for b) is used twice: it is that of vms.a, at cloud.yaml:8:16\n"
+        f"cloud.yaml:8:38: vms.b.mac: the MAC address {taken} (for b) is used twice: it is that of vms.a, at "
+        "cloud.yaml:8:16\n"
         "    it is derived from the names: write a mac: of your own"
     ]
 
@@ -95,7 +97,9 @@ vms:
     assert {vm.name: vm.guest.ntp for vm in cloud.vms}["both"] == ()
 
 
-@pytest.mark.parametrize(("said", "proxy"), [("", "http://p:1"), (", proxy: none", None), (", proxy: https://q", "https://q")])
+@pytest.mark.parametrize(
+    ("said", "proxy"), [("", "http://p:1"), (", proxy: none", None), (", proxy: https://q", "https://q")]
+)
 def test_proxy(desk: Desk, said: str, proxy: str | None) -> None:
     text = NET.replace("subnet: 10.0.0.0/24,", "subnet: 10.0.0.0/24, proxy: http://p:1,")
     cloud = desk.load(f"{text}vms: {{a: {{address: 10.0.0.9{said}}}}}\n")
@@ -111,7 +115,9 @@ def test_proxy(desk: Desk, said: str, proxy: str | None) -> None:
 def test_no_address_twice_and_none_outside(prefix: int, starts: list[tuple[int, int]], gateway: int) -> None:
     """Whatever groups a file asks for: it is refused, or every VM has an address of its own that it can have."""
     subnet = IPv4Network(f"10.0.0.0/{prefix}")
-    groups = "\n".join(f"  g{n}: {{count: {count}, address: 10.0.0.{start}}}" for n, (start, count) in enumerate(starts))
+    groups = "\n".join(
+        f"  g{n}: {{count: {count}, address: 10.0.0.{start}}}" for n, (start, count) in enumerate(starts)
+    )
     text = f"cloud: t\nnetworks: {{lan: {{bridge: b, subnet: {subnet}, gateway: 10.0.0.{gateway}}}}}\n"
     text += f"templates: {{base: {{build: debian}}}}\ndefaults: {{template: base}}\nvms:\n{groups}\n"
     wanted = [IPv4Address("10.0.0.0") + start + n for start, count in starts for n in range(count)]

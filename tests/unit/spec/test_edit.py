@@ -66,12 +66,16 @@ def edited(desk: Desk, key: str, value: str, text: str = FILE) -> list[str]:
 
 def difference(before: list[str], after: list[str]) -> list[str]:
     """The one region of lines that differs."""
-    start = next((n for n, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), min(len(before), len(after)))
+    start = next(
+        (n for n, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), min(len(before), len(after))
+    )
     end = next(
         (n for n, (a, b) in enumerate(zip(before[start:][::-1], after[start:][::-1], strict=False)) if a != b),
         min(len(before), len(after)) - start,
     )
-    return [f"-{line}" for line in before[start : len(before) - end]] + [f"+{line}" for line in after[start : len(after) - end]]
+    return [f"-{line}" for line in before[start : len(before) - end]] + [
+        f"+{line}" for line in after[start : len(after) - end]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +94,8 @@ def difference(before: list[str], after: list[str]) -> list[str]:
             """-  lan: {bridge: br0, subnet: 10.0.0.0/24, "gateway": '10.0.0.1'}""",
             """+  lan: {bridge: br0, subnet: 10.0.0.0/24, "gateway": '10.0.0.1', dns: [1.1.1.1, 9.9.9.9]}"""]),
         ("vms.web.packages", "[git]", [
-            "-    packages:", "-      - vim", "-      # an editor", "-      - curl   # a client", "+    packages: [git]   # a client"]),
+            "-    packages:", "-      - vim", "-      # an editor", "-      - curl   # a client",
+            "+    packages: [git]   # a client"]),
         ("vms.web.packages.0", "emacs", ["-      - vim", "+      - emacs"]),
         ("vms.web.packages.1", "a, b", ["-      - curl   # a client", "+      - a, b   # a client"]),
         ("vms.web.timezone", "UTC", ["+    timezone: UTC"]),
@@ -98,7 +103,8 @@ def difference(before: list[str], after: list[str]) -> list[str]:
         ("vms.g.memory", "4G", ["-  g: {count: 3, memory: [1G, 2G, 3G]}", "+  g: {count: 3, memory: 4G}"]),
         ("vms.g.memory.1", "4G", ["-  g: {count: 3, memory: [1G, 2G, 3G]}", "+  g: {count: 3, memory: [1G, 4G, 3G]}"]),
         ("vms.g.runcmd", "['a: b', [c, d]]", [
-            "-  g: {count: 3, memory: [1G, 2G, 3G]}", "+  g: {count: 3, memory: [1G, 2G, 3G], runcmd: ['a: b', [c, d]]}"]),
+            "-  g: {count: 3, memory: [1G, 2G, 3G]}",
+            "+  g: {count: 3, memory: [1G, 2G, 3G], runcmd: ['a: b', [c, d]]}"]),
         ("vms.empty.memory", "2G", ["-  empty:", "+  empty: {memory: 2G}"]),
         ("vms.empty", "{memory: 2G}", ["-  empty:", "+  empty: {memory: 2G}"]),
         ("vms.none.memory", "2G", ["-  none: {}", "+  none: {memory: 2G}"]),
@@ -127,7 +133,11 @@ def test_what_was_done_is_told(desk: Desk) -> None:
     assert set_value(path, "vms.web.memory", "8G").describe() == f"{path}:13:13: vms.web.memory: 16G -> 8G"
     assert set_value(path, "vms.web.memory", "8G").describe() == f"{path}:13:13: vms.web.memory: 8G already"
     assert set_value(path, "vms.web.cpu", "EPYC").describe() == f"{path}:20:10: vms.web.cpu: EPYC (new)"
-    assert set_value(path, "vms.g.memory", "[1G, 1G, 1G]").describe().endswith("vms.g.memory: [1G, 2G, 3G] -> [1G, 1G, 1G]")
+    assert (
+        set_value(path, "vms.g.memory", "[1G, 1G, 1G]")
+        .describe()
+        .endswith("vms.g.memory: [1G, 2G, 3G] -> [1G, 1G, 1G]")
+    )
 
 
 def test_a_section_that_was_not_there(desk: Desk) -> None:
@@ -145,9 +155,17 @@ def test_a_section_that_was_not_there(desk: Desk) -> None:
         ("vms.web.memory.size", "8G", "vms.web.memory is a single value: there is no 'size' in it"),
         ("vms.web.packages.7", "x", "vms.web.packages is a list of 2: there is no item 7\n  do:  items count from 0"),
         ("vms.web.packages.x", "x", "vms.web.packages is a list of 2: there is no item 'x'"),
-        ("vms.g-2.memory", "8G", "g-2 is one of the group g, and has no keys of its own\n"
-         "  do:  set vms.g.memory for all of them, or to a list of 3, one each: vms.g.memory=[...]"),
-        ("vms.web.memory", "", "vms.web.memory: '' is not a value\n  do:  write a word, a number, [a, b] or {a: b}; as text: \"\""),
+        (
+            "vms.g-2.memory",
+            "8G",
+            "g-2 is one of the group g, and has no keys of its own\n"
+            "  do:  set vms.g.memory for all of them, or to a list of 3, one each: vms.g.memory=[...]",
+        ),
+        (
+            "vms.web.memory",
+            "",
+            "vms.web.memory: '' is not a value\n  do:  write a word, a number, [a, b] or {a: b}; as text: \"\"",
+        ),
         ("vms.web.runcmd", "a: b", "vms.web.runcmd: 'a: b' is not a value"),
         ("vms.web.runcmd", "[a", "vms.web.runcmd: '[a' is not a value"),
         ("vms.web.runcmd", "- a", "vms.web.runcmd: '- a' is not a value"),
@@ -232,7 +250,11 @@ def test_what_comes_by_an_alias_gets_its_own_entry(desk: Desk, key: str, value: 
 
 @pytest.mark.parametrize(
     ("key", "value", "other"),
-    [("vms.a.memory", "3G", "vms.b.memory"), ("templates.base.disk", "3G", "defaults.disk"), ("vms.a.disks.x", "3G", "vms.b.disks.x")],
+    [
+        ("vms.a.memory", "3G", "vms.b.memory"),
+        ("templates.base.disk", "3G", "defaults.disk"),
+        ("vms.a.disks.x", "3G", "vms.b.disks.x"),
+    ],
 )
 def test_what_others_take_by_an_alias_is_not_changed_for_them(desk: Desk, key: str, value: str, other: str) -> None:
     path = desk.write(ALIASES)
@@ -254,11 +276,14 @@ def test_the_file_that_holds_it_is_changed(desk: Desk) -> None:
 
 
 def test_line_endings_and_byte_order_mark_stay(desk: Desk) -> None:
-    path = desk.write(b"\xef\xbb\xbfcloud: t\r\ntemplates: {base: {build: debian}}\r\nvms:\r\n  a:\r\n    template: base # x\r\n")
+    path = desk.write(
+        b"\xef\xbb\xbfcloud: t\r\ntemplates: {base: {build: debian}}\r\nvms:\r\n  a:\r\n    template: base # x\r\n"
+    )
     set_value(path, "vms.a.memory", "2G")
     set_value(path, "cloud", "tt")
     assert path.read_bytes() == (
-        b"\xef\xbb\xbfcloud: tt\r\ntemplates: {base: {build: debian}}\r\nvms:\r\n  a:\r\n    template: base # x\r\n    memory: 2G\r\n"
+        b"\xef\xbb\xbfcloud: tt\r\ntemplates: {base: {build: debian}}\r\nvms:\r\n  a:\r\n    template: base # x\r\n"
+        b"    memory: 2G\r\n"
     )
 
 
@@ -299,14 +324,17 @@ def test_nothing_to_change_writes_nothing(desk: Desk) -> None:
 
 VALUES: dict[str, list[Any]] = {
     "memory": ["1G", "2G", "1.5G"], "vcpus": [1, 2, 7], "timezone": ["UTC", "Asia/Shanghai"], "protect": [True, False],
-    "packages": [["a"], ["a", "b c", "d: e"], []], "disks": [{"data": "10G"}, {"a": {"size": "1G", "mount": "/a"}, "b": "2G"}, {}],
+    "packages": [["a"], ["a", "b c", "d: e"], []], "disks": [{"data": "10G"}, {"a": {"size": "1G", "mount": "/a"},
+    "b": "2G"}, {}],
     "runcmd": [["echo 'a'", ["sleep", "1"]], ["x # y", "a, b", "-"]], "search": [["example.org"]],
     "write_files": [[{"path": "/a", "content": "one\ntwo\n"}, {"path": "/b", "content": ""}]], "cpu": ["EPYC"],
 }  # fmt: skip
 NEW = {
     "memory": ["3G", '"3G"', "'64M'"], "vcpus": ["5"], "timezone": ["Europe/Berlin"], "protect": ["true", "false"],
-    "packages": ["[x]", "['y, z', w]", "vim", "[]"], "disks": ["{q: 5G}", "{}"], "disks.new": ["7G", "{size: 3G, mount: /new}"],
-    "runcmd": ["[ls]", "['a: b', [c, 'd, e']]"], "search": ["[a.example, b.example]"], "ready_timeout": ["7"], "cpu": ["maximum"],
+    "packages": ["[x]", "['y, z', w]", "vim", "[]"], "disks": ["{q: 5G}", "{}"], "disks.new": ["7G",
+    "{size: 3G, mount: /new}"],
+    "runcmd": ["[ls]", "['a: b', [c, 'd, e']]"], "search": ["[a.example, b.example]"], "ready_timeout": ["7"],
+    "cpu": ["maximum"],
     "write_files": ["[]"],
 }  # fmt: skip
 COMMENTS = (" # note", "   # a: b, {c}")
@@ -388,7 +416,9 @@ def files(draw: st.DrawFn) -> tuple[str, int]:
             continue
         anchored.append(number)
         if writer.chance(50) or not (vm or merge):
-            body = ", ".join(([f"<<: {merge}"] if merge else []) + [f"{key}: {writer.flow(value)}" for key, value in vm.items()])
+            body = ", ".join(
+                ([f"<<: {merge}"] if merge else []) + [f"{key}: {writer.flow(value)}" for key, value in vm.items()]
+            )
             text += f"{indent}vm{number}: &v{number} {{{body}}}{writer.comment()}\n"
         else:
             inner = indent + " " * draw(st.integers(1, 4))
@@ -444,7 +474,11 @@ def value_lines(document: Document, path: tuple[str, ...]) -> int:
     start = mark.key.line
     indent = mark.key.column - 1
     end = start
-    while end < len(lines) and (not lines[end].strip() or len(lines[end]) - len(lines[end].lstrip()) > indent or "#" in lines[end]
-                                or lines[end].lstrip().startswith("- ")):
+    while end < len(lines) and (
+        not lines[end].strip()
+        or len(lines[end]) - len(lines[end].lstrip()) > indent
+        or "#" in lines[end]
+        or lines[end].lstrip().startswith("- ")
+    ):
         end += 1
     return end - start + 1

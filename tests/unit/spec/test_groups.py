@@ -40,13 +40,17 @@ def test_lists_are_dealt_out_one_each(desk: Desk) -> None:
     ]  # fmt: skip
     assert [vm.guest.timezone for vm in cloud.vms] == ["UTC", "Asia/Shanghai", "UTC"]
     assert {vm.ready_timeout for vm in cloud.vms} == {7}
-    assert [str(vm.keys["memory"]).rpartition("/")[2] for vm in cloud.vms] == [f"cloud.yaml:10:{c}" for c in (14, 18, 22)]
+    assert [str(vm.keys["memory"]).rpartition("/")[2] for vm in cloud.vms] == [
+        f"cloud.yaml:10:{c}" for c in (14, 18, 22)
+    ]
 
 
 def test_lists_that_belong_to_one_vm_go_to_all(desk: Desk) -> None:
     cloud = desk.vms("""\
         vms:
-          g: {count: 2, template: base, packages: [a, b], runcmd: [x, y], users: [admin], dns: [1.1.1.1, 9.9.9.9], disks: {data: 1G}}
+          g:
+            {count: 2, template: base, packages: [a, b], runcmd: [x, y], users: [admin], dns: [1.1.1.1, 9.9.9.9],
+             disks: {data: 1G}}
         """)
     for vm in cloud.vms:
         assert (vm.guest.packages, vm.guest.runcmd, vm.nics[0].dns) == (("a", "b"), ("x", "y"), ("1.1.1.1", "9.9.9.9"))
@@ -79,13 +83,15 @@ def test_a_list_of_the_wrong_length(desk: Desk) -> None:
         "    give 3, one for each VM, or one value for all",
         "cloud.yaml:7:56: vms.g.pin: the list has 1 item, but the group has 3 VMs\n"
         "    give 3, one for each VM, or one value for all",
-        "cloud.yaml:7:76: vms.g.nics.0.mac: the list has 1 item, but the group has 3 VMs\n    give 3, one for each VM, or one value for all",
+        "cloud.yaml:7:76: vms.g.nics.0.mac: the list has 1 item, but the group has 3 VMs\n    give 3, one for each "
+        "VM, or one value for all",
     ]
 
 
 def test_a_wrong_value_of_a_group_is_told_once_and_a_dealt_one_where_it_stands(desk: Desk) -> None:
     assert desk.wrong("vms: {g: {count: 3, template: base, memory: 3GB, vcpus: [1, two, 3], disk: [5G, 1G, 2G]}}") == [
-        "cloud.yaml:6:45: vms.g.memory: 3GB has two meanings\n    write 3G for 3GiB (2^30); decimal units (10^9) are not used here",
+        "cloud.yaml:6:45: vms.g.memory: 3GB has two meanings\n    write 3G for 3GiB (2^30); decimal units (10^9) are "
+        "not used here",
         "cloud.yaml:6:61: vms.g.vcpus.1: a whole number is needed, not the text 'two'",
         "cloud.yaml:6:81: vms.g.disk.1: 1G is smaller than the disk of template base, 4G (at cloud.yaml:5:13)\n"
         "    write 4G or more, or leave it out",
@@ -96,16 +102,18 @@ def test_a_wrong_value_of_a_group_is_told_once_and_a_dealt_one_where_it_stands(d
 
 def test_a_wrong_default_is_told_once(desk: Desk) -> None:
     assert desk.wrong("defaults: {memory: 3GB, vcpus: 0}\nvms: {a: {template: base}, b: {template: base}}\n") == [
-        "cloud.yaml:6:20: defaults.memory: 3GB has two meanings\n    write 3G for 3GiB (2^30); decimal units (10^9) are not used here",
+        "cloud.yaml:6:20: defaults.memory: 3GB has two meanings\n    write 3G for 3GiB (2^30); decimal units (10^9) "
+        "are not used here",
         "cloud.yaml:6:32: defaults.vcpus: 0 is out of range: it must be at least 1",
     ]
 
 
 def test_a_name_used_twice_through_a_group(desk: Desk) -> None:
-    assert desk.wrong("vms: {x: {count: 2, template: base}, x-1: {template: base}, x-2-1: {template: base}, x-2: {count: 1, template: base}}") == [
-        "cloud.yaml:6:38: vms.x-1: the name x-1 is used twice: also by x at cloud.yaml:6:7\n"
+    defaults = "defaults: {template: base}\n"
+    assert desk.wrong(f"{defaults}vms: {{x: {{count: 2}}, x-1: , x-2-1: , x-2: {{count: 1}}}}") == [
+        "cloud.yaml:7:22: vms.x-1: the name x-1 is used twice: also by x at cloud.yaml:7:7\n"
         "    a group NAME with count: N has the VMs NAME-1 to NAME-N; rename one of the two",
-        "cloud.yaml:6:86: vms.x-2: the name x-2-1 is used twice: also by x-2-1 at cloud.yaml:6:61\n"
+        "cloud.yaml:7:38: vms.x-2: the name x-2-1 is used twice: also by x-2-1 at cloud.yaml:7:29\n"
         "    a group NAME with count: N has the VMs NAME-1 to NAME-N; rename one of the two",
     ]  # fmt: skip
 
@@ -119,7 +127,8 @@ def test_one_mac_for_a_group(desk: Desk) -> None:
 def test_defaults_are_for_all_and_what_a_vm_says_wins(desk: Desk) -> None:
     cloud = desk.vms("""\
         defaults: {template: base, memory: 2G, packages: [a], autostart: true, disks: {data: 1G}, running: false}
-        vms: {a: , b: {memory: 3G, packages: [b], autostart: false, disks: {other: 2G}, running: true}, c: {packages: []}}
+        vms:
+          {a: , b: {memory: 3G, packages: [b], autostart: false, disks: {other: 2G}, running: true}, c: {packages: []}}
         """)
     assert [vm.memory // GIB for vm in cloud.vms] == [2, 3, 2]
     assert [vm.guest.packages for vm in cloud.vms] == [("a",), ("b",), ()]

@@ -22,7 +22,11 @@ def problem(desk: Desk, user: str) -> str:
 
 
 def test_keys_of_a_file_and_literal_ones(desk: Desk) -> None:
-    one, two, three = public_key(fill=1), f'from="10.0.0.0/8",no-pty {public_key("ssh-rsa", 2)}', public_key("ecdsa-sha2-nistp256", 3)
+    one, two, three = (
+        public_key(fill=1),
+        f'from="10.0.0.0/8",no-pty {public_key("ssh-rsa", 2)}',
+        public_key("ecdsa-sha2-nistp256", 3),
+    )
     desk.write(f"# mine\n{one}\n\n  {two}\n{one}\n", "keys/mine.pub")
     cloud = desk.load(
         f"cloud: t\nusers: {{amy: {{ssh_keys: [./keys/mine.pub, {three}, {desk.root}/keys/mine.pub]}}}}\n"
@@ -46,7 +50,8 @@ def test_a_key_file_that_is_not_here_is_told_to_the_plan(desk: Desk) -> None:
     cloud = desk.load(USER % "ssh_keys: [./none.pub], password_hash_file: ./none")
     assert cloud.missing == (
         f"{desk.root}/cloud.yaml:2:26: users.amy.ssh_keys.0: the key file ./none.pub is not on this machine",
-        f"{desk.root}/cloud.yaml:2:59: users.amy.password_hash_file: the file of the password hash ./none is not on this machine",
+        f"{desk.root}/cloud.yaml:2:59: users.amy.password_hash_file: the file of the password hash ./none is not on "
+        "this machine",
     )
 
 
@@ -56,7 +61,9 @@ def test_a_private_key_file(desk: Desk) -> None:
         "cloud.yaml:2:26: users.amy.ssh_keys.0: ./id holds a PRIVATE key\n    name the public half: ./id.pub"
     )
     desk.write(f"{public_key()}\n{PRIVATE}", "both.pub")
-    assert problem(desk, "ssh_keys: [./both.pub]").endswith("./both.pub holds a PRIVATE key\n    name the file of the public half")
+    assert problem(desk, "ssh_keys: [./both.pub]").endswith(
+        "./both.pub holds a PRIVATE key\n    name the file of the public half"
+    )
     desk.write("PuTTY-User-Key-File-3: ssh-ed25519\n", "my.ppk")
     assert "./my.ppk holds a PRIVATE key" in problem(desk, "ssh_keys: [./my.ppk]")
 
@@ -69,12 +76,14 @@ def test_a_private_key_in_the_spec_is_not_shown(desk: Desk) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    ["nonsense", "id_ed25519.pub", "ssh-ed25519", "ssh-ed25519 AAAA me", "ssh-ed25519 !!!!", public_key().replace("ed25519 ", "rsa "),
+    ["nonsense", "id_ed25519.pub", "ssh-ed25519", "ssh-ed25519 AAAA me",
+    "ssh-ed25519 !!!!", public_key().replace("ed25519 ", "rsa "),
      public_key().replace("ssh-ed25519", "ssh-foo")],
 )  # fmt: skip
 def test_what_is_no_public_key(desk: Desk, key: str) -> None:
     assert problem(desk, f"ssh_keys: ['{key}']").startswith(
-        "cloud.yaml:2:26: users.amy.ssh_keys.0: this is not a public SSH key\n    write TYPE KEY [COMMENT], like ssh-ed25519"
+        "cloud.yaml:2:26: users.amy.ssh_keys.0: this is not a public SSH key\n    write TYPE KEY [COMMENT], like "
+        "ssh-ed25519"
     )
 
 
@@ -90,11 +99,14 @@ def test_a_key_file_of_something_else(desk: Desk) -> None:
     assert desk.load(USER % "ssh_keys: ./").missing[0].endswith("the key file ./ cannot be read: Is a directory")
 
 
-@pytest.mark.parametrize("crypt", ["$6$salt$abc/.", "$y$j9T$salt$hash", "$2b$12$abcdefghijklmnopqrstuv", "$6$rounds=5000$salt$hash"])
+@pytest.mark.parametrize(
+    "crypt", ["$6$salt$abc/.", "$y$j9T$salt$hash", "$2b$12$abcdefghijklmnopqrstuv", "$6$rounds=5000$salt$hash"]
+)
 def test_a_password_hash_is_taken_and_never_shown(desk: Desk, crypt: str) -> None:
     desk.write(f"{crypt}\n", "hash")
     cloud = desk.load(
-        (USER % "password_hash_file: ./hash, sudo: password") + "templates: {b: {build: debian}}\nvms: {a: {template: b}}\n"
+        (USER % "password_hash_file: ./hash, sudo: password")
+        + "templates: {b: {build: debian}}\nvms: {a: {template: b}}\n"
     )
     user = cloud.vms[0].guest.users[0]
     assert user.password_hash == crypt
@@ -106,7 +118,8 @@ def test_plain_text_is_no_password_hash(desk: Desk, content: str) -> None:
     desk.write(content, "hash")
     found = problem(desk, "password_hash_file: ./hash")
     assert found == (
-        "cloud.yaml:2:35: users.amy.password_hash_file: ./hash holds no password hash ($6$... or $y$...); plain text is never taken\n"
+        "cloud.yaml:2:35: users.amy.password_hash_file: ./hash holds no password hash ($6$... or $y$...); plain text "
+        "is never taken\n"
         "    write the hash into a file that only you can read: openssl passwd -6 > FILE"
     )
 
@@ -121,7 +134,8 @@ def test_a_hash_in_the_spec_is_not_shown(desk: Desk) -> None:
 
 def test_who_cannot_log_in(desk: Desk) -> None:
     assert desk.load(USER % "shell: /bin/zsh").warnings == (
-        f"{desk.root}/cloud.yaml:2:14: users.amy: has neither ssh_keys nor password_hash_file: nobody can log in as this user",
+        f"{desk.root}/cloud.yaml:2:14: users.amy: has neither ssh_keys nor password_hash_file: nobody can log in as "
+        "this user",
     )
     assert problem(desk, f"sudo: password, ssh_keys: '{public_key()}'") == (
         "cloud.yaml:2:21: users.amy.sudo: sudo asks for a password, but the user has none\n"
@@ -131,7 +145,9 @@ def test_who_cannot_log_in(desk: Desk) -> None:
 
 def test_user_and_group_names(desk: Desk) -> None:
     key = public_key()
-    assert desk.problems(f"cloud: t\nusers: {{Amy: {{ssh_keys: {key}}}, b: {{ssh_keys: {key}, groups: [wheel, 'a b']}}}}\n")[0] == (
+    assert desk.problems(
+        f"cloud: t\nusers: {{Amy: {{ssh_keys: {key}}}, b: {{ssh_keys: {key}, groups: [wheel, 'a b']}}}}\n"
+    )[0] == (
         "cloud.yaml:2:9: users.Amy: 'Amy' is not a valid user name: lower-case letters, digits, _ and -, at most 32"
     )
     assert "users.b.groups.1: 'a b' is not a valid group name" in desk.problems(
@@ -142,11 +158,16 @@ def test_user_and_group_names(desk: Desk) -> None:
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "f.yaml").write_text("cloud: t\nusers: {amy: {ssh_keys: ./loop}}\n")
-    assert load(tmp_path / "f.yaml").missing[0].endswith("the key file ./loop cannot be read: Too many levels of symbolic links")
+    assert (
+        load(tmp_path / "f.yaml")
+        .missing[0]
+        .endswith("the key file ./loop cannot be read: Too many levels of symbolic links")
+    )
 
 
 def test_contents_of_files(desk: Desk) -> None:
-    text = "cloud: t\ntemplates: {b: {build: debian}}\nvms: {a: {template: b, write_files: [{path: /a, source: ./secret}]}}\n"
+    text = "cloud: t\ntemplates: {b: {build: debian}}\n"
+    text += "vms: {a: {template: b, write_files: [{path: /a, source: ./secret}]}}\n"
     assert desk.load(text).missing[0].endswith("vms.a.write_files.0.source: the file ./secret is not on this machine")
     desk.write(b"\xff", "secret")
     with pytest.raises(SpecError) as caught:

@@ -1,4 +1,5 @@
 """Every key takes what it means and refuses the rest, with a sentence and a remedy."""
+# ruff: noqa: E501 (a row of a table is one line, with the whole message)
 
 from __future__ import annotations
 
@@ -194,10 +195,14 @@ def test_names(desk: Desk) -> None:
           12: {{template: base}}
           localhost: {{template: base}}
         """)] == [
-        "cloud.yaml:7:3: vms.Web: 'Web' is not a valid VM name (it is the host name): lower-case letters, digits and -, with a letter or digit at both ends",
-        "cloud.yaml:8:3: vms.a.b: 'a.b' is not a valid VM name (it is the host name): lower-case letters, digits and -, with a letter or digit at both ends",
-        "cloud.yaml:9:3: vms.-x: '-x' is not a valid VM name (it is the host name): lower-case letters, digits and -, with a letter or digit at both ends",
-        f"cloud.yaml:10:3: vms.{long}: '{long}' is not a valid VM name (it is the host name): 64 characters, 63 are allowed",
+        "cloud.yaml:7:3: vms.Web: 'Web' is not a valid VM name (it is the host name): lower-case letters, digits and "
+        "-, with a letter or digit at both ends",
+        "cloud.yaml:8:3: vms.a.b: 'a.b' is not a valid VM name (it is the host name): lower-case letters, digits and "
+        "-, with a letter or digit at both ends",
+        "cloud.yaml:9:3: vms.-x: '-x' is not a valid VM name (it is the host name): lower-case letters, digits and "
+        "-, with a letter or digit at both ends",
+        f"cloud.yaml:10:3: vms.{long}: '{long}' is not a valid VM name (it is the host name): 64 characters, 63 are "
+        "allowed",
         f"cloud.yaml:11:3: vms.{long[:60]}: '{long[:60]}-100' is not a valid VM name: 64 characters, 63 are allowed",
         "cloud.yaml:12:3: vms.12: '12' is not a valid VM name: a number alone would be taken for an address or an id",
         "cloud.yaml:13:3: vms.localhost: 'localhost' is not a valid VM name: every machine calls itself so",
@@ -253,7 +258,11 @@ def test_everything_a_vm_can_say(desk: Desk) -> None:
         WriteFile("/etc/motd", "hello\n", "0600", "a:b"), WriteFile("/etc/token", "token\n", append=True)
     )  # fmt: skip
     assert guest.runcmd == ("echo hi", ("sleep", "0.50", "7"))
-    assert (guest.ntp, guest.proxy, [user.name for user in guest.users]) == (("ntp.example.org",), "http://p:3128", ["admin"])
+    assert (guest.ntp, guest.proxy, [user.name for user in guest.users]) == (
+        ("ntp.example.org",),
+        "http://p:3128",
+        ["admin"],
+    )
     assert str(vm.keys["memory"]).endswith("cloud.yaml:10:13")
     assert str(vm.keys["disks.logs"]).endswith("cloud.yaml:12:32")
 
@@ -286,7 +295,9 @@ def test_templates(desk: Desk) -> None:
 
 def test_an_image_that_is_not_here_is_tolerated(desk: Desk) -> None:
     cloud = desk.load("cloud: test\ntemplates: {t: {image: ./none.qcow2}}\n")
-    assert cloud.missing == (f"{desk.root}/cloud.yaml:2:24: templates.t.image: the image ./none.qcow2 is not on this machine",)
+    assert cloud.missing == (
+        f"{desk.root}/cloud.yaml:2:24: templates.t.image: the image ./none.qcow2 is not on this machine",
+    )
 
 
 def test_an_old_system_is_warned_of(desk: Desk) -> None:
@@ -298,7 +309,8 @@ def test_an_old_system_is_warned_of(desk: Desk) -> None:
 
 def test_firmware_must_be_that_of_the_template(desk: Desk) -> None:
     assert desk.wrong("vms: {a: {template: base, firmware: bios}}") == [
-        "cloud.yaml:6:37: vms.a.firmware: bios does not start a disk made for uefi, as template base's is (at cloud.yaml:5:13)\n"
+        "cloud.yaml:6:37: vms.a.firmware: bios does not start a disk made for uefi, as template base's is (at "
+        "cloud.yaml:5:13)\n"
         "    say firmware: in the template instead"
     ]
 

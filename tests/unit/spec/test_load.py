@@ -26,7 +26,10 @@ def test_the_example_is_right() -> None:
     assert [str(vm.nics[0].address) for vm in cloud.vms] == [f"192.168.6.{n}/24" for n in (204, 205, 206, 253)]
     assert {str(vm.nics[0].gateway) for vm in cloud.vms} == {"192.168.6.200"}
     assert {vm.nics[0].dns for vm in cloud.vms} == {("192.168.6.200", "192.168.6.11")}
-    assert [(vm.memory, vm.disk, vm.autostart) for vm in cloud.vms[2:]] == [(16 * GIB, None, True), (4 * GIB, 32 * GIB, False)]
+    assert [(vm.memory, vm.disk, vm.autostart) for vm in cloud.vms[2:]] == [
+        (16 * GIB, None, True),
+        (4 * GIB, 32 * GIB, False),
+    ]
     assert [(t.name, t.host, t.pool, t.size) for t in cloud.templates] == [
         ("z-ubuntu20", "zcloud", "images_lvm", 6 * GIB), ("z-fedora35", "zcloud", "images_lvm", 6 * GIB)
     ]  # fmt: skip
@@ -35,7 +38,8 @@ def test_the_example_is_right() -> None:
 def test_the_example_names_what_is_not_applied_yet() -> None:
     notes = [(note.key, note.where.line if note.where else 0) for note in load(EXAMPLE).not_yet]
     assert notes == [
-        ("hosts.zcloud.iommu", 7), ("hosts.zcloud.devices", 8), ("hosts.zcloud.bridges", 12), ("hosts.zcloud.pools.images_lvm", 15),
+        ("hosts.zcloud.iommu", 7), ("hosts.zcloud.devices", 8), ("hosts.zcloud.bridges", 12),
+        ("hosts.zcloud.pools.images_lvm", 15),
         ("vms.z-b-data.pin", 50), ("vms.z-b-data.devices", 51), ("vms.z-b-data.autostart.order", 52),
         ("vms.z-b-data.autostart.healthy", 52),
     ]  # fmt: skip
@@ -46,11 +50,18 @@ def test_a_file_of_one_line_per_thing(desk: Desk) -> None:
     (host,), (pool,), (network,), (vm,) = cloud.hosts, cloud.pools, cloud.networks, cloud.vms
     assert (host.name, host.connect, host.accelerator) == ("local", "local", "auto")
     assert (pool.name, pool.host, pool.path) == ("default", "local", "/var/lib/libvirt/images")
-    assert (network.name, network.nat, str(network.subnet), str(network.gateway)) == ("default", True, "192.168.122.0/24", "192.168.122.1")
+    assert (network.name, network.nat, str(network.subnet), str(network.gateway)) == (
+        "default",
+        True,
+        "192.168.122.0/24",
+        "192.168.122.1",
+    )
     assert (vm.host, vm.pool, vm.vcpus, vm.memory, vm.disk, vm.running) == ("local", "default", 1, GIB, None, True)
     assert (vm.nics[0].network, vm.nics[0].address, vm.nics[0].gateway) == ("default", None, None)
     assert cloud.templates[0].size == 10 * GIB
-    assert cloud.warnings == (f"{desk.root}/cloud.yaml:3:6: vms: the file names no users: nobody can log in to these VMs",)
+    assert cloud.warnings == (
+        f"{desk.root}/cloud.yaml:3:6: vms: the file names no users: nobody can log in to these VMs",
+    )
     assert cloud.not_yet == cloud.missing == ()
 
 
@@ -75,9 +86,7 @@ def test_problems_come_all_at_once_in_file_order(desk: Desk) -> None:
         "cloud.yaml:4:58: vms.web.vcpu: unknown key\n    did you mean vcpus?",
         "cloud.yaml:5:18: vms.db.template: there is no template 'bas'\n    did you mean base?",
         "cloud.yaml:5:31: vms.db.memory: '16' has no unit\n    write K, M, G or T (powers of 1024), like 16G or 16M",
-        f"cloud.yaml:5:44: vms.db.address: 10.0.0.7 (for db) is used twice: it is web's, at {desk.root}/cloud.yaml:4:48".replace(
-            f"{desk.root}/", ""
-        ),
+        "cloud.yaml:5:44: vms.db.address: 10.0.0.7 (for db) is used twice: it is web's, at cloud.yaml:4:48",
         "cloud.yaml:6:3: 'db' is given twice; first at cloud.yaml:5:3\n    keep one of them",
         "cloud.yaml:7:41: templates.base.disk: '3' has no unit\n    write K, M, G or T (powers of 1024), like 3G or 3M",
     ]
@@ -86,17 +95,22 @@ def test_problems_come_all_at_once_in_file_order(desk: Desk) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         load(tmp_path / "nothing.yaml")
-    assert str(caught.value).startswith(f"cannot read {tmp_path}/nothing.yaml: No such file or directory\n  do:  name the file")
+    assert str(caught.value).startswith(
+        f"cannot read {tmp_path}/nothing.yaml: No such file or directory\n  do:  name the file"
+    )
 
 
 def test_a_directory_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot read .*: Is a directory"):
+    with pytest.raises(UsageError, match=r"cannot read .*: Is a directory"):
         load(tmp_path)
 
 
 def test_includes_are_joined_by_name(desk: Desk) -> None:
-    desk.write("networks: {lan: {bridge: br0, subnet: 10.0.0.0/24}}\nvms: {db: {template: base, address: 10.0.0.9}}\n", "sub/net.yaml")
-    desk.write(f"include: net.yaml\nusers: {{me: {{ssh_keys: [./my.pub]}}}}\ndefaults: {{memory: 2G}}\n", "sub/more.yaml")
+    desk.write(
+        "networks: {lan: {bridge: br0, subnet: 10.0.0.0/24}}\nvms: {db: {template: base, address: 10.0.0.9}}\n",
+        "sub/net.yaml",
+    )
+    desk.write("include: net.yaml\nusers: {me: {ssh_keys: [./my.pub]}}\ndefaults: {memory: 2G}\n", "sub/more.yaml")
     desk.write(public_key(fill=9), "sub/my.pub")
     cloud = desk.load("""\
         cloud: test
@@ -153,7 +167,10 @@ def test_includes_in_a_circle(desk: Desk) -> None:
     desk.write("include: [b.yaml]\n", "a.yaml")
     desk.write("include: [a.yaml]\n", "b.yaml")
     (problem,) = desk.problems("cloud: x\ninclude: [a.yaml]\n")
-    assert problem == "b.yaml:1:11: include: a.yaml includes itself: a.yaml -> b.yaml -> a.yaml\n    remove one of these includes"
+    assert (
+        problem
+        == "b.yaml:1:11: include: a.yaml includes itself: a.yaml -> b.yaml -> a.yaml\n    remove one of these includes"
+    )
 
 
 @pytest.mark.parametrize("include", ["{a: b}", "[[a]]", "[3, [4]]"])
@@ -194,14 +211,17 @@ def test_every_problem_has_a_place(desk: Desk) -> None:
 
 KEYS = sorted({key for inner in json_schema()["$defs"].values() for key in inner.get("properties", {})})
 ODD: list[object] = [
-    None, True, 0, 3, -1, "", "x", "10.0.0.4", "10.0.0.0/24", "1G", "52:54:00:00:00:01", "/a", "~/x", "a b", "local", "default", "$6$a$b",
-    [], {}, [None], [[]], ["a", "b"], {"a": None}, {"size": "1G"}, {"order": 1}, {"dir": "/a"}, {"x": {}}, [{"network": "a"}],
+    None, True, 0, 3, -1, "", "x", "10.0.0.4", "10.0.0.0/24", "1G", "52:54:00:00:00:01", "/a", "~/x", "a b", "local",
+    "default", "$6$a$b",
+    [], {}, [None], [[]], ["a", "b"], {"a": None}, {"size": "1G"}, {"order": 1}, {"dir": "/a"}, {"x": {}},
+    [{"network": "a"}],
 ]  # fmt: skip
 THINGS = st.dictionaries(st.sampled_from(KEYS), st.sampled_from(ODD), max_size=5) | st.sampled_from(ODD)
-SECTION = st.dictionaries(st.sampled_from(["a", "b", "a-1", "default", "B_", "local"]), THINGS, max_size=3) | st.sampled_from(ODD)
-SPECS = st.fixed_dictionaries(
-    {}, optional=dict.fromkeys(("hosts", "networks", "users", "templates", "vms"), SECTION) | {"cloud": st.sampled_from(ODD), "defaults": THINGS}
-)  # fmt: skip
+SECTION = st.dictionaries(
+    st.sampled_from(["a", "b", "a-1", "default", "B_", "local"]), THINGS, max_size=3
+) | st.sampled_from(ODD)
+SECTIONS = dict.fromkeys(("hosts", "networks", "users", "templates", "vms"), SECTION)
+SPECS = st.fixed_dictionaries({}, optional={**SECTIONS, "cloud": st.sampled_from(ODD), "defaults": THINGS})
 
 
 @settings(max_examples=400)

@@ -1,4 +1,5 @@
 """What refers to what: hosts, pools, networks, users, templates, devices; and what two hosts have to say."""
+# ruff: noqa: E501 (a row of a table is one line, with the whole message)
 
 from __future__ import annotations
 
@@ -60,10 +61,14 @@ vms:
   c: {{count: 2, devices: [n1, [n1, gpu]]}}
 """)
     assert problems == [
-        "cloud.yaml:12:16: vms.b.devices: device gpu is given to b and to a, at cloud.yaml:11:17\n    a device can belong to one VM only",
-        "cloud.yaml:13:27: vms.c.devices.0: device n1 is given to c-1 and to a, at cloud.yaml:11:22\n    a device can belong to one VM only",
-        "cloud.yaml:13:32: vms.c.devices.1.0: device n1 is given to c-2 and to a, at cloud.yaml:11:22\n    a device can belong to one VM only",
-        "cloud.yaml:13:36: vms.c.devices.1.1: device gpu is given to c-2 and to a, at cloud.yaml:11:17\n    a device can belong to one VM only",
+        "cloud.yaml:12:16: vms.b.devices: device gpu is given to b and to a, at cloud.yaml:11:17\n    a device can "
+        "belong to one VM only",
+        "cloud.yaml:13:27: vms.c.devices.0: device n1 is given to c-1 and to a, at cloud.yaml:11:22\n    a device "
+        "can belong to one VM only",
+        "cloud.yaml:13:32: vms.c.devices.1.0: device n1 is given to c-2 and to a, at cloud.yaml:11:22\n    a device "
+        "can belong to one VM only",
+        "cloud.yaml:13:36: vms.c.devices.1.1: device gpu is given to c-2 and to a, at cloud.yaml:11:17\n    a device "
+        "can belong to one VM only",
     ]  # fmt: skip
 
 
@@ -89,7 +94,8 @@ vms:
 
 def test_the_same_machine_twice(desk: Desk) -> None:
     assert desk.problems("cloud: t\nhosts: {a: {connect: ssh://r@h}, b: {connect: ssh://r@h}}\n") == [
-        "cloud.yaml:2:47: hosts.b.connect: ssh://r@h is given twice: also at cloud.yaml:2:22\n    these are the same machine: keep one"
+        "cloud.yaml:2:47: hosts.b.connect: ssh://r@h is given twice: also at cloud.yaml:2:22\n    these are the same "
+        "machine: keep one"
     ]
 
 

@@ -59,7 +59,10 @@ def test_sums_of_local_images_are_filled_in() -> None:
     assert with_image_sums(filled, {"/images/a.qcow2": "d" * 64}) == filled
 
 
-@given(st.lists(st.text("abc", min_size=1, max_size=2), max_size=3), st.lists(st.text("abc", min_size=1, max_size=2), max_size=3))
+@given(
+    st.lists(st.text("abc", min_size=1, max_size=2), max_size=3),
+    st.lists(st.text("abc", min_size=1, max_size=2), max_size=3),
+)
 def test_other_packages_make_another_version(one: list[str], other: list[str]) -> None:
     versions = [template_version(replace(BUILD, packages=tuple(names)), GIB, Firmware.UEFI) for names in (one, other)]
     assert (versions[0] == versions[1]) == (one == other)

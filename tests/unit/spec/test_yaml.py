@@ -20,8 +20,14 @@ from .conftest import Desk
         (b"cloud: x\nvms:\n  web: {}\n \tdb: {}\n", "f.yaml:4:2: not valid YAML: a tab\n    use spaces instead"),
         (b"cloud: a: b\n", "f.yaml:1:9: not valid YAML: a ':' where no key can be\n    check the indentation"),
         (b"cloud: x\n  vms: {}\n", "f.yaml:2:6: not valid YAML: a ':' where no key can be"),
-        (b"cloud: 'x\n", "f.yaml:2:1: not valid YAML: a quote is not closed before the end of the file (opened at line 1)"),
-        (b"vms:\n  web: {a: 1\ncloud: x\n", "f.yaml:3:6: not valid YAML: a bracket is not closed, or a comma is missing"),
+        (
+            b"cloud: 'x\n",
+            "f.yaml:2:1: not valid YAML: a quote is not closed before the end of the file (opened at line 1)",
+        ),
+        (
+            b"vms:\n  web: {a: 1\ncloud: x\n",
+            "f.yaml:3:6: not valid YAML: a bracket is not closed, or a comma is missing",
+        ),
         (b"vms: [1,\n", "f.yaml:2:1: not valid YAML: the file ends inside a bracket"),
         (b"cloud: @x\n", "f.yaml:1:8: not valid YAML: '@' cannot start a value\n    put the value in quotes"),
         (b"a: *nope\n", "f.yaml:1:4: not valid YAML: alias 'nope' has no anchor before it\n    write &NAME"),
@@ -54,10 +60,14 @@ def test_aliases_that_multiply_are_cut_off() -> None:
 @pytest.mark.parametrize(
     ("written", "meant"),
     [
-        ("4", 4), ("-1", -1), ("0", 0), ("0644", "0644"), ("0x1f", "0x1f"), ("1_000", "1_000"), ("22.04", "22.04"), ("1.50", "1.50"),
-        ("1e3", "1e3"), ("true", True), ("False", False), ("yes", "yes"), ("no", "no"), ("on", "on"), ("~", None), ("", None),
-        ("null", None), ("'4'", "4"), ('"true"', "true"), ("52:54:00:12:34:56", "52:54:00:12:34:56"), ("12:30:45", "12:30:45"),
-        ("2024-01-01", "2024-01-01"), ("0-3,8", "0-3,8"), ("24-27", "24-27"), ("!!str 12", "12"), ("~/.ssh/key.pub", "~/.ssh/key.pub"),
+        ("4", 4), ("-1", -1), ("0", 0), ("0644", "0644"), ("0x1f", "0x1f"), ("1_000", "1_000"), ("22.04", "22.04"),
+        ("1.50", "1.50"),
+        ("1e3", "1e3"), ("true", True), ("False", False), ("yes", "yes"), ("no", "no"), ("on", "on"), ("~", None),
+        ("", None),
+        ("null", None), ("'4'", "4"), ('"true"', "true"), ("52:54:00:12:34:56", "52:54:00:12:34:56"), ("12:30:45",
+        "12:30:45"),
+        ("2024-01-01", "2024-01-01"), ("0-3,8", "0-3,8"), ("24-27", "24-27"), ("!!str 12", "12"), ("~/.ssh/key.pub",
+        "~/.ssh/key.pub"),
         ("99999999999999999999999", "99999999999999999999999"), ("&anchor 5", 5), ("|\n  a\n  b\n", "a\nb\n"),
     ],
 )  # fmt: skip
