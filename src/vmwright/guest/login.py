@@ -15,8 +15,15 @@ def login_argv(vm: VmSpec, user: str, address: str, known_hosts: Path, *, jump: 
     """argv of ssh. Only host keys that were read from inside the guest are accepted, under the VM's name."""
     options = [f"UserKnownHostsFile={known_hosts}", "GlobalKnownHostsFile=/dev/null", f"HostKeyAlias={vm.name}",
                "StrictHostKeyChecking=yes", "ServerAliveInterval=15"]
-    argv = ["ssh", *(word for option in options for word in ("-o", option))]
+    argv = ["ssh", *identities(vm, user), *(word for option in options for word in ("-o", option))]
     return [*argv, *(["-J", jump] if jump else []), "-l", user, "--", address, *command]
+
+
+def identities(vm: VmSpec, user: str) -> list[str]:
+    """-i for each private key that lies beside a public key file of the user; ssh tries the agent's keys, too."""
+    files = (Path(file) for known in vm.guest.users if known.name == user for file in known.key_files)
+    private = [file.with_suffix("") for file in files if file.suffix == ".pub"]
+    return [word for key in private if key.is_file() for word in ("-i", str(key))]
 
 
 def host_keys(agent: Agent) -> list[str]:

@@ -98,6 +98,7 @@ class UserSpec:
     password_hash: str | None = field(default=None, repr=False)
     shell: str = "/bin/bash"
     groups: tuple[str, ...] = ()
+    key_files: tuple[str, ...] = field(default=(), compare=False)  # files the keys were read from, absolute paths
     where: Where | None = field(default=None, compare=False)
 
 

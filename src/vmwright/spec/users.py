@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from vmwright.spec import keyfiles
@@ -40,6 +41,7 @@ def _user(path: KeyPath, name: str, user: UserIn, findings: Findings) -> UserSpe
         password_hash=password,
         shell=user.shell,
         groups=tuple(user.groups),
+        key_files=_key_files(path, user, findings),
         where=findings.where(path, key=True),
     )
 
@@ -52,6 +54,15 @@ def _keys(path: KeyPath, text: str, findings: Findings) -> tuple[str, ...]:
     except keyfiles.Absent as absent:
         findings.absent(path, f"the key file {absent}")
     return ()
+
+
+def _key_files(path: KeyPath, user: UserIn, findings: Findings) -> tuple[str, ...]:
+    """The files among the keys; one that cannot even be named has been told of with its key."""
+    found = []
+    for text in filter(keyfiles.is_path, user.ssh_keys):
+        with suppress(keyfiles.Absent):
+            found.append(str(keyfiles.local_path(text, base_of(findings, path))))
+    return tuple(found)
 
 
 def _hash(path: KeyPath, text: str | None, findings: Findings) -> str | None:
