@@ -20,8 +20,8 @@ from vmwright.virt.design import DiskChoice, NicChoice
 def update_vm(action: UpdateVm, context: Context) -> None:
     """Volumes and seed first, then the definition, then the running VM.
 
-    Each step is one that a second run finds done or does again: a cut-off run leaves nothing that the next plan does not
-    see. What the definition has and the running VM has not counts from its next start, and the plan says so.
+    Each step is one that a second run finds done or does again: a cut-off run leaves nothing that the next plan does
+    not see. What the definition has and the running VM has not counts from its next start, and the plan says so.
     """
     vm = action.vm
     for disk in action.add_disks:

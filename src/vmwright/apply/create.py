@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from vmwright.apply.context import Context, Undo
 from vmwright.apply.power import await_ready
 from vmwright.apply.remove import remove_domain
@@ -42,7 +40,7 @@ def create_vm(action: CreateVm, context: Context) -> None:
 
 
 def rebuild_vm(action: RebuildVm, context: Context) -> None:
-    """Power off, forget the definition with its NVRAM, remove root disk and seed, and make the VM again; data disks stay."""
+    """Power off, forget definition and NVRAM, remove root disk and seed, and make the VM again; data disks stay."""
     volumes = _volumes(action, context)
     context.intend(action.vm.name, "rebuild", volumes=tuple(volumes.values()), instance=action.instance)
     context.say("removing the old one", None)
@@ -91,16 +89,20 @@ def _make(action: CreateVm, context: Context, undo: Undo) -> None:
 
 
 def _overlay(vm: VmSpec, template: TemplateSpec, context: Context) -> None:
-    base = f"{pool_target(context, template.pool)}/{template_volume(context.cloud.name, template.name, template.version)}"
-    size = vm.disk or template.size
-    context.virt.create_volume(vm.pool, design.overlay_xml(root_volume(context.cloud.name, vm.name), size, base, "qcow2"))
+    name = root_volume(context.cloud.name, vm.name)
+    size, base = vm.disk or template.size, _base_path(template, context)
+    context.virt.create_volume(vm.pool, design.overlay_xml(name, size, base, "qcow2"))
+
+
+def _base_path(template: TemplateSpec, context: Context) -> str:
+    name = template_volume(context.cloud.name, template.name, template.version)
+    return f"{pool_target(context, template.pool)}/{name}"
 
 
 def _full_copy(vm: VmSpec, template: TemplateSpec, context: Context) -> None:
     """An image of its own: shared blocks where the file system can (reflink), else a copy that keeps holes."""
     name = root_volume(context.cloud.name, vm.name)
-    base = f"{pool_target(context, template.pool)}/{template_volume(context.cloud.name, template.name, template.version)}"
-    path = f"{pool_target(context, vm.pool)}/{name}"
+    base, path = _base_path(template, context), f"{pool_target(context, vm.pool)}/{name}"
     context.host.run(["cp", "--sparse=always", "--reflink=auto", "--", base, path], cancel=context.cancel)
     context.host.run(["chmod", "0600", "--", path])
     if vm.disk and vm.disk > template.size:
@@ -116,7 +118,9 @@ def _data_disk(vm: VmSpec, disk: DataDisk, keep: tuple[str, ...], context: Conte
     undo.push(f"remove volume {name}", lambda: context.virt.delete_volume(disk.pool, name))
 
 
-def write_seed(vm: VmSpec, template: TemplateSpec, context: Context, path: str, *, instance: str, regenerate: bool) -> None:
+def write_seed(
+    vm: VmSpec, template: TemplateSpec, context: Context, path: str, *, instance: str, regenerate: bool
+) -> None:
     """Put the VM's cloud-init data beside its disks; readable by its owner only, for it may hold password hashes."""
     made = seed(context.cloud.name, vm, instance=instance, regenerate=regenerate, image=traits_of(template.source))
     context.host.write(path, iso(made), mode=0o600)
@@ -135,11 +139,12 @@ def disk_target(index: int) -> str:
 
 def _domain_xml(action: CreateVm, context: Context, seed_path: str) -> str:
     vm, cloud = action.vm, context.cloud.name
-    link: Callable[[str], tuple[str, str]] = lambda name: next((t, s) for n, t, s in action.networks if n == name)  # noqa: E731
-    root = DiskChoice(path=f"{pool_target(context, vm.pool)}/{root_volume(cloud, vm.name)}", format="qcow2", serial="root",
-                      target=disk_target(0))
+    root = DiskChoice(path=f"{pool_target(context, vm.pool)}/{root_volume(cloud, vm.name)}", format="qcow2",
+                      serial="root", target=disk_target(0))
     disks = [root, *(data_disk_choice(vm, disk, n, context) for n, disk in enumerate(vm.data_disks))]
-    nics = [NicChoice(nic.mac, *link(nic.network)) for nic in vm.nics]
-    owner = OwnerFacts(cloud, vm.name, action.template.name, action.template.version, action.instance, action.seed, vm.protect)
+    links = {name: (kind, source) for name, kind, source in action.networks}
+    nics = [NicChoice(nic.mac, *links[nic.network]) for nic in vm.nics]
+    template = action.template
+    owner = OwnerFacts(cloud, vm.name, template.name, template.version, action.instance, action.seed, vm.protect)
     return design.domain_xml(cloud, vm, type=action.type, machine=context.facts.machine, host_cpus=context.facts.cpus,
                              disks=disks, seed_path=seed_path, nics=nics, owner=owner)

@@ -1,4 +1,4 @@
-"""Walks a plan: what is ready runs side by side, within a bound per host; what needs something that failed is left out."""
+"""Walks a plan: what is ready runs side by side, bounded per host; what needs something that failed is left out."""
 
 from __future__ import annotations
 
@@ -55,14 +55,16 @@ class Outcome:
     def error(self) -> VmwrightError | None:
         """The error to end the run with, or None."""
         if self.cancelled:
-            return Cancelled(f"stopped: {_count(len(self.done))} done, {_count(len(self.skipped) + len(self.failed))} not; "
-                             "what was under way has been finished or undone", todo="apply again picks up from there")
+            left = len(self.skipped) + len(self.failed)
+            return Cancelled(f"stopped: {_count(len(self.done))} done, {_count(left)} not; what was under way has been "
+                             "finished or undone", todo="apply again picks up from there")
         if not self.failed:
             return None
         action, error = self.failed[0]
         first = error if isinstance(error, VmwrightError) else ApplyError(str(error))
-        raised = ApplyError(f"{_count(len(self.failed))} failed, {_count(len(self.done))} done, "
-                            f"{_count(len(self.skipped))} not begun. First: {action.object} ({action.verb}): {first.what}",
+        counts = (f"{_count(len(self.failed))} failed, {_count(len(self.done))} done, "
+                  f"{_count(len(self.skipped))} not begun")
+        raised = ApplyError(f"{counts}. First: {action.object} ({action.verb}): {first.what}",
                             why=first.why, todo=first.todo or "mend that, then apply again: it picks up from there")
         raised.exit_code = first.exit_code
         return raised
@@ -97,7 +99,8 @@ def execute(plan: Plan, run: Run) -> Outcome:
     with ExitStack() as stack:
         for name in hosts:
             stack.enter_context(host_lock(run.sessions[name].host))
-        pools = {name: stack.enter_context(ThreadPoolExecutor(run.bound(name), thread_name_prefix=name)) for name in hosts}
+        pools = {name: stack.enter_context(ThreadPoolExecutor(run.bound(name), thread_name_prefix=name))
+                 for name in hosts}
         _walk(plan.actions, run, pools, outcome)
     return outcome
 

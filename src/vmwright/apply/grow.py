@@ -14,8 +14,8 @@ from vmwright.units import format_size
 def grow_disk(action: GrowDisk, context: Context) -> None:
     """Online and at once when the VM runs; else the volume now and the guest's side at its next start.
 
-    The guest is asked first whether it can grow what is on the disk, so that a refusal leaves all as it was. The note on
-    the host stays until the guest's side is done: a run that is cut off in between is finished by the next one.
+    The guest is asked first whether it can grow what is on the disk, so that a refusal leaves all as it was. The note
+    on the host stays until the guest's side is done: a run that is cut off in between is finished by the next one.
     """
     if not action.running:
         context.virt.resize_volume(action.pool, action.volume, action.size)
@@ -42,7 +42,8 @@ def describe(grown: Grown) -> str:
     if grown.size_before is None or grown.size_after is None:
         return disk
     used = f", {format_size(grown.used_after)} used" if grown.used_after is not None else ""
-    return f"{disk}; {grown.fstype} at {grown.mount}: {format_size(grown.size_before)} -> {format_size(grown.size_after)}{used}"
+    before, after = format_size(grown.size_before), format_size(grown.size_after)
+    return f"{disk}; {grown.fstype} at {grown.mount}: {before} -> {after}{used}"
 
 
 def catch_up(vm: VmSpec, context: Context) -> None:

@@ -29,7 +29,8 @@ rm -f -- "$2.holder"
 @contextmanager
 def host_lock(host: Host) -> Iterator[None]:
     """Hold a host's lock. Raises Busy, naming the holder, when another run has it."""
-    me = f"{getpass.getuser()}@{platform.node()}, process {os.getpid()}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    since = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    me = f"{getpass.getuser()}@{platform.node()}, process {os.getpid()}, since {since}"
     process = host.hold(["sh", "-c", _HOLD, "sh", HOST_RUN, lock_path(), me])
     try:
         first = process.stdout.readline().decode(errors="replace").strip() if process.stdout else ""
@@ -37,7 +38,7 @@ def host_lock(host: Host) -> Iterator[None]:
             _, err = process.communicate()
             why = first or err.decode(errors="replace").strip()
             raise Busy(f"another vmwright is at work on host {host.name}", why=why,
-                       todo="wait until it is done, then run the same again; it locks itself out, nothing needs removing")
+                       todo="wait until it is done, then run the same again; no lock has to be removed by hand")
         yield
     finally:
         if process.stdin and not process.stdin.closed:

@@ -82,7 +82,7 @@ def restart_vm(action: RestartVm, context: Context) -> None:
 
 
 def power_off(name: str, context: Context, *, patience: float, force: bool) -> None:
-    """Press the power button until the guest is off. Raises GuestError when it is not off in time and `force` is not set.
+    """Press the power button until the guest is off. Raises GuestError when it is not off in time, unless `force`.
 
     The button is pressed again now and then: a guest that has not come far enough yet does not notice it.
     """
@@ -102,6 +102,7 @@ def power_off(name: str, context: Context, *, patience: float, force: bool) -> N
             pressed = now
     if not force:
         raise GuestError(f"vm {name} did not power off within {patience:.0f} s", why="the guest did not react in time",
-                         todo=f"look at its console: vmwright console {name}; or pull the plug: vmwright stop --force {name}")
+                         todo=f"look at its console: vmwright console {name}; or pull the plug: "
+                              f"vmwright stop --force {name}")
     context.virt.kill(name)
     context.note(f"did not power off within {patience:.0f} s: the plug was pulled")

@@ -18,7 +18,7 @@ def remove_domain(context: Context, name: str) -> None:
 
 
 def destroy_vm(action: DestroyVm, context: Context) -> None:
-    """Power off, undefine, remove disks and seed, forget its host keys. The note names the volumes till they are gone."""
+    """Power off, undefine, remove disks and seed, forget its host keys. The note names the volumes to the end."""
     paths = {v.name: v.path for v in context.facts.volumes}
     context.intend(action.name, "destroy", volumes=tuple(paths[name] for _, name in action.volumes if name in paths))
     remove_domain(context, action.name)
@@ -37,8 +37,10 @@ def remove_template(action: RemoveTemplate, context: Context) -> None:
 
 
 def tidy(action: Tidy, context: Context) -> None:
-    """Remove a note that has nothing left to say, or the work directory of a template."""
+    """Remove a note that has nothing left to say, or what was begun of a template: its work directory goes last."""
+    if action.paths:
+        context.host.run(["rm", "-f", "--", *action.paths])
     if action.operation == "template":
-        context.host.run(["rm", "-rf", "--", *action.paths, context.work(action.name)])
+        context.host.run(["rm", "-rf", "--", context.work(action.name)])
     else:
         context.host.run(["rm", "-f", "--", intent_path(context.cloud.name, action.name)])

@@ -25,11 +25,12 @@ def create_network(action: CreateNetwork, context: Context) -> None:
     subnet = action.network.subnet
     if subnet is None:
         raise ApplyError(f"network {action.network.name} has no subnet", todo="give `nat:` a subnet in the file")
-    xml = None if action.exists else design.network_xml(action.libvirt_name, subnet, action.reserved, dhcp=action.dhcp)
+    name = action.libvirt_name
+    xml = None if action.exists else design.network_xml(name, subnet, action.reserved, dhcp=action.dhcp)
     with context.undoing() as undo:
         if xml is not None:
-            undo.push(f"undefine network {action.libvirt_name}", lambda: context.virt.undefine_network(action.libvirt_name))
-        context.virt.ensure_network(action.libvirt_name, xml)
+            undo.push(f"undefine network {name}", lambda: context.virt.undefine_network(name))
+        context.virt.ensure_network(name, xml)
 
 
 def pool_target(context: Context, pool: str) -> str:

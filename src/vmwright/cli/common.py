@@ -34,8 +34,8 @@ def _vm_names(context: typer.Context, incomplete: str) -> list[str]:
 File = Annotated[str, typer.Option("-f", "--file", help="The cloud's file.")]
 Names = Annotated[list[str], typer.Argument(help="Names of VMs.", autocompletion=_vm_names)]
 Name = Annotated[str, typer.Argument(help="Name of a VM.", autocompletion=_vm_names)]
-Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask. What takes data or cuts the network is still refused "
-                                                       "unless an option names it.")]
+Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask. What takes data or cuts the network is still "
+                                                       "refused unless an option names it.")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 FactsFile = Annotated[str, typer.Option("--facts", help="Plan against facts saved by `vmwright facts --json`.")]
 
@@ -52,7 +52,8 @@ def load_cloud(file: str) -> Cloud:
     from vmwright.spec.load import load
 
     if file == DEFAULT_FILE and not Path(file).exists():
-        raise UsageError(f"there is no {DEFAULT_FILE} here", todo="name your file with -f FILE, or start one: vmwright init")
+        raise UsageError(f"there is no {DEFAULT_FILE} here",
+                         todo="name your file with -f FILE, or start one: vmwright init")
     return load(file)
 
 
@@ -62,8 +63,8 @@ def with_images(cloud: Cloud) -> tuple[Cloud, list[str]]:
     from vmwright.spec.cloud import ImageSource
     from vmwright.state import State
 
-    wanted = {t.source.location for t in cloud.templates
-              if isinstance(t.source, ImageSource) and "://" not in t.source.location and Path(t.source.location).is_file()}
+    images = [t.source.location for t in cloud.templates if isinstance(t.source, ImageSource)]
+    wanted = {location for location in images if "://" not in location and Path(location).is_file()}
     if not wanted:
         return cloud, []
     from vmwright.spec.version import with_image_sums

@@ -1,4 +1,4 @@
-"""The command line: `vmwright COMMAND`. Heavy modules are imported by the command that needs them, so that help is quick."""
+"""The command line: `vmwright COMMAND`. Heavy modules are imported by the command that needs them: help is quick."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from vmwright.errors import VmwrightError
 
 app = typer.Typer(
     name="vmwright", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
-    help="Bare KVM hosts to a private cloud, from one YAML file.", context_settings={"help_option_names": ["-h", "--help"]})
+    help="Bare KVM hosts to a private cloud, from one YAML file.",
+    context_settings={"help_option_names": ["-h", "--help"]})
 for module in (specs, runs, vms, hosts):
     module.register(app)
 
@@ -27,7 +28,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
 ) -> None:
     """Bare KVM hosts to a private cloud, from one YAML file."""
 

@@ -31,13 +31,13 @@ from vmwright.errors import ApplyError, UsageError
 if TYPE_CHECKING:
     from vmwright.facts.model import Facts
     from vmwright.plan.actions import Plan
-    from vmwright.plan.view import Request
     from vmwright.session import Sessions
     from vmwright.spec.cloud import Cloud
 
 Confirm = Annotated[list[str] | None, typer.Option("--confirm", metavar="NAME", help="Allow what takes this VM's data, "
                                                                                      "without a question.")]
-CutOff = Annotated[bool, typer.Option("--allow-cut-off", help="Allow what cuts a running VM's network, without a question.")]
+CutOff = Annotated[bool, typer.Option("--allow-cut-off", help="Allow what cuts a running VM's network, without a "
+                                                              "question.")]
 Parallel = Annotated[int, typer.Option("--parallel", metavar="N", help="Actions at once on a host (0: from its CPUs).")]
 
 
@@ -99,7 +99,8 @@ def _know_hosts(cloud: Cloud, found: Facts) -> None:
     there = {host.name for host in found.hosts}
     missing = [host.name for host in cloud.hosts if host.name not in there]
     if missing:
-        raise UsageError(f"the facts do not have host {missing[0]}", why=f"they have: {', '.join(sorted(there)) or 'none'}",
+        raise UsageError(f"the facts do not have host {missing[0]}",
+                         why=f"they have: {', '.join(sorted(there)) or 'none'}",
                          todo="record them anew: vmwright facts --json")
 
 
@@ -121,7 +122,8 @@ def apply(
     yes: Yes = False,
     prune: Annotated[bool, typer.Option("--prune", help="Remove what is no longer in the file; each VM is asked for by "
                                                         "name.")] = False,
-    restart: Annotated[bool, typer.Option("--restart", help="Restart VMs for which something waits for a next start.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Restart VMs for which something waits for a next "
+                                                            "start.")] = False,
     confirm: Confirm = None,
     allow_cut_off: CutOff = False,
     parallel: Parallel = 0,
@@ -131,8 +133,10 @@ def apply(
                parallel=parallel)
 
 
-def apply_file(file: str, *, yes: bool = False, prune: bool = False, restart: bool = False, confirm: list[str] | None = None,
-               allow_cut_off: bool = False, parallel: int = 0) -> None:
+def apply_file(
+    file: str, *, yes: bool = False, prune: bool = False, restart: bool = False, confirm: list[str] | None = None,
+    allow_cut_off: bool = False, parallel: int = 0,
+) -> None:
     """Plan and apply a file."""
     from vmwright.plan.diff import make_plan
     from vmwright.plan.view import Request
@@ -140,7 +144,8 @@ def apply_file(file: str, *, yes: bool = False, prune: bool = False, restart: bo
     def planner(cloud: Cloud, found: Facts) -> Plan:
         return make_plan(cloud, found, Request(restart=restart, prune=prune))
 
-    carry_out(file, planner, command="apply", yes=yes, confirm=confirm or [], allow_cut_off=allow_cut_off, parallel=parallel)
+    carry_out(file, planner, command="apply", yes=yes, confirm=confirm or [], allow_cut_off=allow_cut_off,
+              parallel=parallel)
 
 
 def carry_out(file: str, planner: Callable[[Cloud, Facts], Plan], *, command: str, yes: bool, confirm: list[str],
@@ -222,8 +227,8 @@ def _verify(cloud: Cloud, sessions: Sessions) -> None:
         console().print("Done: read again, and everything is as the file says.", style="green")
         return
     differs = [f"{a.object}: {a.verb} ({a.why})" for a in left.actions] + [p.what for p in left.refused]
-    raise ApplyError("every action was done, but read again the hosts still differ from the file", why="\n".join(differs),
-                     todo="did somebody else change them meanwhile? plan again to see")
+    raise ApplyError("every action was done, but read again the hosts still differ from the file",
+                     why="\n".join(differs), todo="did somebody else change them meanwhile? plan again to see")
 
 
 def rebuild(names: Names, file: File = DEFAULT_FILE, yes: Yes = False, parallel: Parallel = 0) -> None:

@@ -52,7 +52,8 @@ def check(
     for note in cloud.not_yet:
         typer.echo(f"! {note.where}: {note.key}: right, but not yet applied by this version")
     counts = ((len(cloud.hosts), "host"), (len(cloud.templates), "template"), (len(cloud.vms), "VM"))
-    typer.echo(f"{file}: right. Cloud {cloud.name}: " + ", ".join(f"{n} {word}{'s' * (n != 1)}" for n, word in counts) + ".")
+    counted = ", ".join(f"{n} {word}{'s' * (n != 1)}" for n, word in counts)
+    typer.echo(f"{file}: right. Cloud {cloud.name}: {counted}.")
 
 
 def set_(

@@ -92,15 +92,17 @@ def start(names: Names, file: File = DEFAULT_FILE) -> None:
 def stop(
     names: Names,
     file: File = DEFAULT_FILE,
-    force: Annotated[bool, typer.Option("--force", help="Pull the plug when the guest has not powered off in time.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Pull the plug when the guest has not powered off in time.")
+    ] = False,
     timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="How long to wait.")] = 120.0,
 ) -> None:
     """Ask VMs to power off, and wait until they have."""
     from vmwright.plan.power import make_stop_plan
 
     _check_names(file, names)
-    carry_out(file, lambda cloud, found: make_stop_plan(cloud, found, names, patience=timeout, force=force), command="stop",
-              yes=True, confirm=[])
+    carry_out(file, lambda cloud, found: make_stop_plan(cloud, found, names, patience=timeout, force=force),
+              command="stop", yes=True, confirm=[])
 
 
 def console_(name: Name, file: File = DEFAULT_FILE) -> None:
@@ -110,14 +112,17 @@ def console_(name: Name, file: File = DEFAULT_FILE) -> None:
     cloud = load_cloud(file)
     vm = _vm(cloud, name)
     with Sessions(cloud.hosts) as sessions:
-        raise typer.Exit(sessions[vm.host].host.interactive(["virsh", "-c", "qemu:///system", "console", name, "--force"]))
+        host = sessions[vm.host].host
+        raise typer.Exit(host.interactive(["virsh", "-c", "qemu:///system", "console", name, "--force"]))
 
 
 def ssh(
     context: typer.Context,
     name: Name,
     file: File = DEFAULT_FILE,
-    user: Annotated[str, typer.Option("-l", "--user", help="The user inside the guest; else the first one of the VM.")] = "",
+    user: Annotated[
+        str, typer.Option("-l", "--user", help="The user inside the guest; else the first one of the VM.")
+    ] = "",
 ) -> None:
     """Log in to a VM; words after its name are run there."""
     from vmwright.guest.login import login_argv
@@ -142,7 +147,8 @@ def _know(session: Session, state: State, vm: VmSpec, address: str) -> None:
     from vmwright.guest.agent import Agent
     from vmwright.guest.login import host_keys
 
-    if state.known_hosts.exists() and any(line.startswith(f"{vm.name},") for line in state.known_hosts.read_text().splitlines()):
+    known = state.known_hosts.read_text().splitlines() if state.known_hosts.exists() else []
+    if any(line.startswith(f"{vm.name},") for line in known):
         return
     state.remember_guest(vm.name, [address], host_keys(Agent(session.virt.agent(vm.name))))
 

@@ -31,7 +31,8 @@ class LocalHost:
     ) -> Completed:
         """See Host.run."""
         wrapped = lifeline(argv) if cancel is not None else argv
-        return run(wrapped, input=input, check=check, timeout=timeout, env=env, on_line=on_line, cancel=cancel, shown=argv)
+        return run(wrapped, input=input, check=check, timeout=timeout, env=env, on_line=on_line, cancel=cancel,
+                   shown=argv)
 
     def write(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
         """See Host.write."""

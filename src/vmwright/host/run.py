@@ -38,7 +38,6 @@ def lifeline(argv: Sequence[str]) -> list[str]:
     return ["sh", "-c", _LIFELINE, "sh", *argv]
 
 
-
 @dataclass(frozen=True)
 class Completed:
     """What a finished command left: its argv, exit code and both outputs, as bytes."""
@@ -74,13 +73,13 @@ class Host(Protocol):
         """Run one command as root on the host and wait for it.
 
         `on_line` gets each line of output (both streams) as it comes, carriage returns counting as line ends, for
-        progress. `timeout` is in seconds. `cancel`, when set, ends the command: TERM to its process group, KILL after 5 s.
+        progress. `timeout` is in seconds. `cancel`, when set, ends the command: TERM to its group, KILL after 5 s.
         Raises HostError when the command fails and `check` is set, Cancelled when it was cancelled.
         """
         ...
 
     def write(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
-        """Put `data` at `path` on the host, atomically (a temporary name beside it, then rename); makes its directory."""
+        """Put `data` at `path` on the host, atomically (a temporary name beside it, renamed); makes its directory."""
         ...
 
     def upload(self, source: str, path: str, *, on_bytes: Callable[[int], None] | None = None) -> None:
@@ -111,11 +110,12 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**kept, "LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", **(extra or {})}
 
 
-def spawn(argv: Sequence[str], *, stdin: int = subprocess.DEVNULL, env: Mapping[str, str] | None = None,
-          stderr: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
+def spawn(
+    argv: Sequence[str], *, stdin: int = subprocess.DEVNULL, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     """Start one process in a session of its own, so that a Ctrl-C at the terminal reaches us and not it."""
     try:
-        return subprocess.Popen(list(argv), stdin=stdin, stdout=subprocess.PIPE, stderr=stderr,
+        return subprocess.Popen(list(argv), stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                 env=environment(env), start_new_session=True)
     except FileNotFoundError as error:
         raise HostError(f"{argv[0]} is not installed here", todo=f"install the package that has {argv[0]}") from error

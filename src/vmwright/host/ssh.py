@@ -20,6 +20,8 @@ _URL = re.compile(r"ssh://(?:(?P<user>[^@/:]+)@)?(?P<host>\[[0-9a-fA-F:.]+\]|[^:
 _LIBVIRT_SOCKET = "/run/libvirt/libvirt-sock"
 _CHUNK = 1 << 20
 _CONNECT_SECONDS = 15
+_OPTIONS = ("-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ControlPersist=yes",
+            "-o", f"ConnectTimeout={_CONNECT_SECONDS}", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4")
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class SshTarget:
 
     def argv(self) -> list[str]:
         """The arguments that name this target, options first."""
-        return [*(["-l", self.user] if self.user else []), *(["-p", str(self.port)] if self.port else []), "--", self.host]
+        user, port = ["-l", self.user] if self.user else [], ["-p", str(self.port)] if self.port else []
+        return [*user, *port, "--", self.host]
 
     def __str__(self) -> str:
         return (f"{self.user}@" if self.user else "") + self.host + (f":{self.port}" if self.port else "")
@@ -82,8 +85,9 @@ class SshHost:
     ) -> Completed:
         """See Host.run."""
         self._connect()
-        return run(self._ssh(self._remote(lifeline(argv) if cancel is not None else argv, env)), input=input, check=check,
-                   timeout=timeout, on_line=on_line, cancel=cancel, where=f" on {self.name}", shown=argv)
+        remote = self._remote(lifeline(argv) if cancel is not None else argv, env)
+        return run(self._ssh(remote), input=input, check=check, timeout=timeout, on_line=on_line, cancel=cancel,
+                   where=f" on {self.name}", shown=argv)
 
     def write(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
         """See Host.write."""
@@ -110,8 +114,8 @@ class SshHost:
         self._connect()
         local = str(self._path("libvirt"))
         if not Path(local).exists():
-            run(["ssh", *self._config, "-S", str(self._path("ctl")), "-O", "forward", "-L", f"{local}:{_LIBVIRT_SOCKET}",
-                 *self._target.argv()], where=f" on {self.name}", timeout=_CONNECT_SECONDS)
+            run(self._control("forward", "-L", f"{local}:{_LIBVIRT_SOCKET}"), where=f" on {self.name}",
+                timeout=_CONNECT_SECONDS)
         return f"qemu+unix:///system?socket={local}"
 
     def hold(self, argv: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -130,8 +134,7 @@ class SshHost:
         with self._lock:
             if self._folder is None:
                 return
-            run(["ssh", *self._config, "-S", str(self._path("ctl")), "-O", "exit", *self._target.argv()], check=False,
-                timeout=_CONNECT_SECONDS)
+            run(self._control("exit"), check=False, timeout=_CONNECT_SECONDS)
             self._folder.cleanup()
             self._folder = None
 
@@ -139,6 +142,9 @@ class SshHost:
         if self._folder is None:
             raise HostError(f"not connected to {self.name}")
         return Path(self._folder.name) / name
+
+    def _control(self, *words: str) -> list[str]:
+        return ["ssh", *self._config, "-S", str(self._path("ctl")), "-O", *words, *self._target.argv()]
 
     def _ssh(self, command: str) -> list[str]:
         return ["ssh", *self._config, "-S", str(self._path("ctl")), "-T", *self._target.argv(), command]
@@ -154,10 +160,8 @@ class SshHost:
                 return
             folder = tempfile.TemporaryDirectory(prefix="vmwright-ssh-")
             os.chmod(folder.name, 0o700)
-            options = ["-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ControlPersist=yes",
-                       "-o", f"ConnectTimeout={_CONNECT_SECONDS}", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4"]
-            done = run(["ssh", *self._config, *options, "-M", "-S", f"{folder.name}/ctl", "-f", "-N", *self._target.argv()],
-                       check=False, timeout=2 * _CONNECT_SECONDS)
+            done = run(["ssh", *self._config, *_OPTIONS, "-M", "-S", f"{folder.name}/ctl", "-f", "-N",
+                        *self._target.argv()], check=False, timeout=2 * _CONNECT_SECONDS)
             if done.code:
                 folder.cleanup()
                 raise connect_error(self.name, self._target, done.stderr.decode(errors="replace"))
@@ -182,15 +186,17 @@ trap - EXIT
 
 def connect_error(name: str, target: SshTarget, said: str) -> HostError:
     """What ssh's own words mean, and what to do. Pure."""
-    port = f"-p {target.port} " if target.port else ""
-    shell = f"ssh {port}{target.user + '@' if target.user else ''}{target.host}"
+    place = (f"-p {target.port} " if target.port else "") + (f"{target.user}@" if target.user else "") + target.host
+    shell = f"ssh {place}"
     remedies = (
-        ("REMOTE HOST IDENTIFICATION HAS CHANGED", ("its host key is not the one you have known: find out why; if the host was "
-         f"installed anew, remove the old key with ssh-keygen -R '{_known_name(target)}' and connect once by hand")),
-        ("Host key verification failed", (f"this machine does not know the host's key yet: run `{shell}` once by hand, compare the "
-         "fingerprint, and accept it")),
-        ("Permission denied", (f"no key is accepted there: run `ssh-copy-id {port}{target.user + '@' if target.user else ''}"
-         f"{target.host}`, or start ssh-agent with the right key")),
+        ("REMOTE HOST IDENTIFICATION HAS CHANGED",
+         "its host key is not the one you have known: find out why; if the host was installed anew, remove the old key "
+         f"with ssh-keygen -R '{_known_name(target)}' and connect once by hand"),
+        ("Host key verification failed",
+         f"this machine does not know the host's key yet: run `{shell}` once by hand, compare the fingerprint, and "
+         "accept it"),
+        ("Permission denied",
+         f"no key is accepted there: run `ssh-copy-id {place}`, or start ssh-agent with the right key"),
         ("Could not resolve", "the name is unknown: check `connect:` in the file and your DNS"),
         ("Connection refused", "nothing answers at that port: is sshd running there, and is the port right?"),
         ("timed out", "the host does not answer: is it up, and reachable from here?"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -22,6 +23,7 @@ _STATES = {
     libvirt.VIR_DOMAIN_PMSUSPENDED: "paused",
     libvirt.VIR_DOMAIN_CRASHED: "crashed",
 }
+_LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
 _AGENT_GONE = (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, libvirt.VIR_ERR_AGENT_UNSYNCED, libvirt.VIR_ERR_OPERATION_INVALID)
 
 
@@ -90,22 +92,23 @@ class Connection:
         try:
             self._libvirt = libvirt.open(uri)
         except libvirt.libvirtError as error:
-            raise HostError(f"libvirt on host {host} does not answer", why=str(error), todo=_reach_todo(str(error))) from error
+            raise HostError(f"libvirt on host {host} does not answer", why=str(error),
+                            todo=_reach_todo(str(error))) from error
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
         """Let go of libvirt."""
         self._domains.clear()
         self._pools.clear()
-        try:
+        with suppress(libvirt.libvirtError):  # the daemon went away first: nothing is left to close
             self._libvirt.close()
-        except libvirt.libvirtError:
-            pass  # the daemon went away first: nothing is left to close
 
     def _call(self, what: str, function: Callable[..., T], *args: Any) -> T:
         with self._count:
@@ -126,7 +129,7 @@ class Connection:
         stats = self._call("list domains", conn.getAllDomainStats, libvirt.VIR_DOMAIN_STATS_STATE, 0)
         domains = [self._still(self._raw_domain, domain, row, autostarted) for domain, row in stats]
         pools = [self._still(self._raw_pool, pool) for pool in self._call("list pools", conn.listAllStoragePools)]
-        networks = [self._still(self._raw_network, network) for network in self._call("list networks", conn.listAllNetworks)]
+        networks = [self._still(self._raw_network, net) for net in self._call("list networks", conn.listAllNetworks)]
         return Inventory(
             libvirt=version_text(self._call("tell its version", conn.getLibVersion)),
             emulator=self._emulator(),
@@ -153,7 +156,8 @@ class Connection:
 
     def _capabilities(self) -> str:
         try:
-            return str(self._call("tell what guests can have", self._libvirt.getDomainCapabilities, None, "x86_64", "q35", None))
+            return str(self._call("tell what guests can have",
+                                  self._libvirt.getDomainCapabilities, None, "x86_64", "q35", None))
         except ApplyError:
             return ""  # no emulator for x86_64: the plan says so from the empty text
 
@@ -173,15 +177,15 @@ class Connection:
         volumes: list[str] = []
         if active:
             self._refresh(pool)
-            volumes = [xml for volume in self._call("list volumes", pool.listAllVolumes) if (xml := self._volume_xml(volume))]
-        return RawPool(self._call("describe a pool", pool.XMLDesc, 0), active, bool(self._call("look at a pool", pool.autostart)),
-                       tuple(volumes))
+            listed = self._call("list volumes", pool.listAllVolumes)
+            volumes = [xml for volume in listed if (xml := self._volume_xml(volume))]
+        return RawPool(self._call("describe a pool", pool.XMLDesc, 0), active,
+                       bool(self._call("look at a pool", pool.autostart)), tuple(volumes))
 
     def _refresh(self, pool: libvirt.virStoragePool) -> None:
-        try:
+        # libvirt refuses while a volume is being made by somebody else: its last listing is what there is.
+        with suppress(ApplyError):
             self._call("refresh a pool", pool.refresh, 0)
-        except ApplyError:
-            pass  # libvirt refuses while a volume is being made by somebody else: its last listing is what there is
 
     def _volume_xml(self, volume: libvirt.virStorageVol) -> str | None:
         try:
@@ -322,24 +326,23 @@ class Connection:
 
     def set_vcpus_live(self, name: str, count: int) -> None:
         """Plug virtual CPUs into a running VM, up to its maximum."""
-        self._call(f"give VM {name} {count} CPUs", self._domain(name).setVcpusFlags, count, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        self._call(f"give VM {name} {count} CPUs", self._domain(name).setVcpusFlags, count, _LIVE)
 
     def set_memory_live(self, name: str, size: int) -> None:
         """Set a running VM's balloon; `size` in bytes."""
-        self._call(f"set VM {name}'s memory", self._domain(name).setMemoryFlags, size >> 10, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        self._call(f"set VM {name}'s memory", self._domain(name).setMemoryFlags, size >> 10, _LIVE)
 
     def attach_live(self, name: str, xml: str) -> None:
         """Plug a device into a running VM (its persistent definition is written separately)."""
-        self._call(f"plug a device into VM {name}", self._domain(name).attachDeviceFlags, xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        self._call(f"plug a device into VM {name}", self._domain(name).attachDeviceFlags, xml, _LIVE)
 
     def detach_live(self, name: str, xml: str) -> None:
         """Ask a running VM to let go of a device; it does so by and by."""
-        self._call(f"unplug a device from VM {name}", self._domain(name).detachDeviceFlags, xml,
-                   libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        self._call(f"unplug a device from VM {name}", self._domain(name).detachDeviceFlags, xml, _LIVE)
 
     def update_live(self, name: str, xml: str) -> None:
         """Change a plugged-in device of a running VM, e.g. the network of a NIC."""
-        self._call(f"change a device of VM {name}", self._domain(name).updateDeviceFlags, xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        self._call(f"change a device of VM {name}", self._domain(name).updateDeviceFlags, xml, _LIVE)
 
     def grow_disk_live(self, name: str, path: str, size: int) -> None:
         """Make a running VM's disk larger; `size` in bytes (libvirt's own unit here is KiB unless told)."""
@@ -356,7 +359,8 @@ class Connection:
                 return str(libvirt_qemu.qemuAgentCommand(self._domain(name), text, timeout, 0))
             except libvirt.libvirtError as error:
                 kind = AgentSilent if error.get_error_code() in _AGENT_GONE else GuestError
-                raise kind(f"the guest agent of VM {name} {'does not answer' if kind is AgentSilent else 'refused a command'}",
+                what = "does not answer" if kind is AgentSilent else "refused a command"
+                raise kind(f"the guest agent of VM {name} {what}",
                            why=str(error), todo=f"see its console: vmwright console {name}") from error
 
         return command
