@@ -25,7 +25,7 @@ def await_ready(vm: VmSpec, context: Context, *, instance: str | None = None) ->
     try:
         ready = wait_ready(
             context.agent(vm.name), timeout=vm.ready_timeout, instance=instance, cancel=context.cancel,
-            domain_alive=lambda: context.virt.domain_state(vm.name) in ("running", "paused"),
+            domain_alive=lambda: context.virt.alive(vm.name),
             progress=lambda stage: context.say(stage, None))
     except GuestError as error:
         raise _with_console(error, vm, context) from error

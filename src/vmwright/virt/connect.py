@@ -217,6 +217,15 @@ class Connection:
         """running, paused, crashed or "shut off"."""
         return _STATES.get(self._call(f"look at VM {name}", self._domain(name).state)[0], "shut off")
 
+    def alive(self, name: str) -> bool:
+        """Whether a VM still runs; asked again and again while one waits, and so counted with the agent's calls."""
+        with self._count:
+            self.agent_calls += 1
+        try:
+            return bool(self._domain(name).isActive())
+        except libvirt.libvirtError:
+            return False
+
     # -- pools, volumes, networks -----------------------------------------------------------------------------------
 
     def ensure_pool(self, name: str, xml: str | None, *, build: bool) -> None:
