@@ -257,9 +257,10 @@ def _changed(outcome: Document, wanted: Any, path: KeyPath) -> str:
     if outcome.root is None or _depth(outcome.data, path) < len(path):
         return ""
     others = [other for other in outcome.marks if not _is_within(other, path) and not _is_within(path, other)]
-    others = [other for other in others if _depth(wanted, other) == len(other)]
-    found = [other for other in others if not _same(_get(outcome.data, other), _get(wanted, other))]
-    return dotted(max(found, key=len)) if found else ""
+    both = [other for other in others if _depth(wanted, other) == _depth(outcome.data, other) == len(other)]
+    found = [other for other in both if not _same(_get(outcome.data, other), _get(wanted, other))]
+    deepest: KeyPath = max(found, key=len, default=())
+    return dotted(deepest)
 
 
 def _is_within(path: KeyPath, outer: KeyPath) -> bool:

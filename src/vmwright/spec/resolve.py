@@ -27,8 +27,7 @@ def resolve(spec: Spec, members: Mapping[str, Member], findings: Findings) -> Cl
     taken = {address: what for host in hosts.values() for address, what in host.addresses.items()}
     around = Surroundings(hosts, networks, users, templates, Registry(spec.cloud, networks, taken))
     vms = tuple(resolve_vm(name, vm, members[name], around, findings) for name, vm in spec.vms.items())
-    if spec.vms and not any(vm.guest.users for vm in vms) and not spec.users:
-        findings.warn(("vms",), "the file names no users: nobody can log in to these VMs")
+    _warn(spec, vms, findings)
     needed = _templates(vms, templates)
     return Cloud(
         name=spec.cloud,
@@ -38,6 +37,15 @@ def resolve(spec: Spec, members: Mapping[str, Member], findings: Findings) -> Cl
         templates=needed,
         vms=vms,
     )
+
+
+def _warn(spec: Spec, vms: Iterable[VmSpec], findings: Findings) -> None:
+    """What is right, but hardly meant."""
+    if spec.vms and not spec.users and not findings.broken("users"):
+        findings.warn(("vms",), "the file names no users: nobody can log in to these VMs")
+    silent = {nic.network for vm in vms for nic in vm.nics if nic.gateway and not nic.dns}
+    for name in silent:
+        findings.warn(("networks", name), "VMs with fixed addresses there get no DNS server: add dns: to the network")
 
 
 def _templates(vms: Iterable[VmSpec], templates: Mapping[str, Template]) -> tuple[TemplateSpec, ...]:

@@ -59,8 +59,9 @@ def from_text(parse: Callable[[str], T]) -> Callable[[object], T]:
     return validate
 
 
-def _schema(pattern: str = "", **extra: Any) -> Any:
-    return Annotated[str, Field(pattern=pattern, json_schema_extra=extra)] if pattern else str
+def _schema(pattern: str) -> Any:
+    """For editors: text of this form."""
+    return Annotated[str, Field(pattern=pattern)]
 
 
 def _matching(pattern: re.Pattern[str], hint: str) -> Callable[[object], str]:

@@ -106,6 +106,14 @@ def test_proxy(desk: Desk, said: str, proxy: str | None) -> None:
     assert cloud.vms[0].guest.proxy == proxy
 
 
+def test_a_network_without_dns_is_warned_of_once(desk: Desk) -> None:
+    text = NET.replace(" dns: 10.0.0.2,", "").replace("{ssh_keys: ./key}", "{password_hash_file: ./none}")
+    cloud = desk.load(f"{text}vms: {{a: {{address: 10.0.0.9}}, b: {{address: 10.0.0.10}}, c: {{}}}}\n")
+    assert cloud.warnings == (
+        f"{desk.root}/cloud.yaml:4:17: networks.lan: VMs with fixed addresses there get no DNS server: add dns: to the network",
+    )
+
+
 @settings(max_examples=60)
 @given(
     prefix=st.integers(24, 28),

@@ -265,6 +265,12 @@ def test_what_others_take_by_an_alias_is_not_changed_for_them(desk: Desk, key: s
     assert path.read_text() == ALIASES
 
 
+def test_a_shorter_value_that_others_take_by_an_alias(desk: Desk) -> None:
+    path = desk.write(ALIASES.replace("d: *a", "d: *a\n  f: &f {<<: *a}\n  g: *f"))
+    with pytest.raises(UsageError, match=r"vms.f.disks cannot be set alone\n  why: vms.g"):
+        set_value(path, "vms.f.disks", "{z: 5G}")
+
+
 def test_the_file_that_holds_it_is_changed(desk: Desk) -> None:
     more = desk.write("templates: {base: {build: debian}}\nvms:\n  db: {template: base}\n", "sub/more.yaml")
     main = desk.write("cloud: t\ninclude: [sub/more.yaml]\nvms: {web: {template: base}}\n")
