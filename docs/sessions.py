@@ -2,8 +2,9 @@
 
 A page whose first line is "<!-- session -->" has sessions. Its blocks are taken in order. A yaml block right after the
 comment "file: cloud.yaml" is that file from then on, one right after "made" is what init writes. In a console block
-each line with "$ vmwright ..." is run, and what it prints stands below it. The comments "applied", "rebuilt" and "destroyed"
-(with names) say what the reader has done by then: the simulator does it, too, by the real plan and the real handlers.
+each line with "$ vmwright ..." is run, and what it prints stands below it. The comments "applied", "rebuilt" and
+"destroyed" (with names) say what the reader has done by then: the simulator does it, too, by the real plan and the real
+handlers.
 """
 
 from __future__ import annotations
