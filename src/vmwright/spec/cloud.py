@@ -170,7 +170,7 @@ class WriteFile:
     """A file written at first boot. `content` is text; `mode` is octal text like "0644"."""
 
     path: str
-    content: str
+    content: str = field(repr=False)
     mode: str = "0644"
     owner: str = "root:root"
     append: bool = False

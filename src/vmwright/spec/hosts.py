@@ -6,7 +6,9 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
+from pathlib import Path
 
+from vmwright.spec import keyfiles
 from vmwright.spec.cloud import HostSpec, Pool
 from vmwright.spec.findings import Findings
 from vmwright.spec.model import HostIn, PoolIn, Spec
@@ -87,8 +89,24 @@ def _host(name: str, host: HostIn, findings: Findings) -> HostView:
     if not names and not findings.broken(*map(str, path), "pools"):
         pools = {DEFAULT_POOL.name: Pool(DEFAULT_POOL.name, name, DEFAULT_POOL.path, findings.where(path, key=True))}
         names = (DEFAULT_POOL.name,)
-    spec = HostSpec(name, host.connect, host.accelerator, where=findings.where(path, key=True))
+    config = _ssh_config((*path, "ssh_config"), host, findings)
+    spec = HostSpec(name, host.connect, host.accelerator, config, where=findings.where(path, key=True))
     return HostView(spec, pools, names, tuple(host.devices), _addresses(name, host, findings))
+
+
+def _ssh_config(path: KeyPath, host: HostIn, findings: Findings) -> str | None:
+    if host.ssh_config is None:
+        return None
+    if host.connect == "local":
+        findings.error(path, "is for a host reached over ssh, and this one is local", "take it out")
+    try:
+        file = keyfiles.local_path(host.ssh_config, Path(findings.where(path).file).parent)
+    except keyfiles.Absent as absent:
+        findings.absent(path, str(absent))
+        return None
+    if not file.is_file():
+        findings.absent(path, f"the file {file}")
+    return str(file)
 
 
 def _check_pool(path: KeyPath, name: str, pool: PoolIn, findings: Findings) -> None:

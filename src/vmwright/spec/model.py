@@ -129,6 +129,11 @@ class HostIn(Base):
         description="kvm, qemu (emulation, slow), or auto: kvm where a guest really starts under it, else qemu. "
         "Default: auto.",
     )
+    ssh_config: str | None = Field(
+        default=None,
+        description="An OpenSSH client configuration used in place of ~/.ssh/config; a relative path starts where this "
+        "file is. Only with ssh://. Default: none.",
+    )
     pools: dict[str, PoolIn] = Field(
         default={},
         description="Pools by name. Default: one pool named `default`, the directory /var/lib/libvirt/images.",
