@@ -105,7 +105,7 @@ def _ssh_config(path: KeyPath, host: HostIn, findings: Findings) -> str | None:
         findings.absent(path, str(absent))
         return None
     if not file.is_file():
-        findings.absent(path, f"the file {file}")
+        findings.absent(path, f"the file {file} is not on this machine")
     return str(file)
 
 
