@@ -45,7 +45,7 @@ def check_memory(view: View, draft: Draft) -> None:
     rows = [(name, size) for name, size in _memory(view, here) if size > 0]
     freed = sum(_takes(view.domains[a.vm.name]) for a in here if isinstance(a, RebuildVm))
     wanted, free = sum(size for _, size in rows), view.facts.memory_available - _HOST_RESERVE + freed
-    if wanted <= free:
+    if wanted <= max(0, free):
         return
     largest = sorted(rows, key=lambda row: (-row[1], row[0]))[:_SHOWN]
     named = ", ".join(f"{name} {format_size(size)}" for name, size in largest) + (", ..." if len(rows) > _SHOWN else "")
