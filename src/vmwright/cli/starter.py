@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from ipaddress import IPv4Interface, IPv4Network
+from itertools import chain, count
 from pathlib import Path
 
 from vmwright.facts.model import Facts, HostFacts, Kvm
@@ -11,6 +13,8 @@ from vmwright.spec.cloud import Cloud, HostSpec
 from vmwright.units import GIB, format_size
 
 _KEYS = ("id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub")
+_POOL = "/var/lib/libvirt/vms"
+_ANY = IPv4Network("10.213.77.0/24")  # on a host that has all private addresses, the plan says what is in the way
 
 
 def starter(cloud: str, connect: str) -> str:
@@ -32,11 +36,12 @@ def ssh_key() -> str:
 
 
 def free_subnet(host: HostFacts) -> IPv4Network:
-    """A /24 of 192.168.0.0/16 that none of the host's interfaces or libvirt networks has."""
+    """A /24 of the private ranges that none of the host's interfaces or libvirt networks has."""
     taken = [IPv4Interface(address).network for link in host.links for address in link.addresses]
     taken += [IPv4Interface(network.subnet).network for network in host.networks if network.subnet]
-    candidates = (IPv4Network(f"192.168.{third}.0/24") for third in (*range(130, 255), *range(1, 130)))
-    return next(c for c in candidates if not any(c.overlaps(other) for other in taken))
+    candidates = (IPv4Network(f"{first}.{third}.0/24") for first in ("192.168", "172.28", "10.213")
+                  for third in (*range(130, 255), *range(1, 130)))
+    return next((c for c in candidates if not any(c.overlaps(other) for other in taken)), _ANY)
 
 
 def cloud_name(host: HostFacts) -> str:
@@ -45,13 +50,21 @@ def cloud_name(host: HostFacts) -> str:
     return f"{label[:40].strip('-')}-cloud" if label else "my-cloud"
 
 
+def free_name(name: str, taken: Collection[str]) -> str:
+    """The name, with a number behind it when others have it."""
+    return next(n for n in chain([name], (f"{name}{number}" for number in count(2))) if n not in taken)
+
+
 def render(cloud: str, connect: str, host: HostFacts, key: str) -> str:
     """The starter file for a host. Pure."""
     net = free_subnet(host)
-    memory = "2G" if host.memory_available > 6 * GIB else "1G"
-    how = "KVM" if host.kvm is Kvm.WORKS else f"emulation, which is slow (KVM is {host.kvm}: {host.kvm_reason})"
-    bridges = [link.name for link in host.links if link.kind == "bridge" and not link.name.startswith(("virbr", "docker"))]
-    bridge = bridges[0] if bridges else "br0"
+    known = {pool.name: pool for pool in host.pools}
+    pool = free_name("vms", [name for name, facts in known.items() if facts.target != _POOL])
+    pool = next((facts.name for facts in known.values() if facts.target == _POOL), pool)
+    network = free_name("lan", [facts.name for facts in host.networks])
+    domains = {name for domain in host.domains for name in (domain.name, domain.name.rpartition("-")[0])}
+    web, db = free_name("web", domains), free_name("db", domains)
+    memory = _memory(host)
     return f"""\
 # A private cloud. Look: vmwright plan      Make it so: vmwright apply      See it: vmwright status
 # Every key, with its meaning: docs/reference/spec.md, or `vmwright check --schema` for your editor.
@@ -59,43 +72,66 @@ cloud: {cloud or cloud_name(host)}
 
 hosts:
   {host.name}:
-    # {host.os}, {host.cpus} CPUs, {format_size(host.memory)} memory; guests run by {how}
+    # {_one_line(host.os)}, {host.cpus} CPUs, {format_size(host.memory)} memory; guests run by {_how(host)}
     connect: {connect}
     pools:
-      vms: {{dir: /var/lib/libvirt/vms}}    # a directory on a file system with room
+      {pool}: {{dir: {_POOL}}}    # a directory on a file system with room
 
 networks:
-  lan:
+  {network}:
     nat: {net}                # the VMs reach the world through the host; or, to be on your own network:
-    # bridge: {bridge}                    # an existing bridge of the host
-    # subnet: 192.168.1.0/24
-    # gateway: 192.168.1.1
-    # dns: [192.168.1.1]
+{_bridged(host)}
 
 users:
-  admin: {{ssh_keys: [{key}], sudo: nopasswd}}
+  admin: {{ssh_keys: [{key}], sudo: nopasswd}}    # no such file? ssh-keygen -t ed25519
 
 defaults:                             # for every VM, unless it says otherwise
-  pool: vms
-  network: lan
+  pool: {pool}
+  network: {network}
   timezone: Etc/UTC
 
 templates:
   debian: {{build: debian, disk: 4G}}   # from the host's own Debian mirror; a cloud image would be {{os: debian12}}
 
 vms:
-  web:
-    count: 2                          # web-1 and web-2, with addresses that count upwards
+  {web}:
+    count: 2                          # {web}-1 and {web}-2, with addresses that count upwards
     template: debian
     vcpus: 1
-    memory: {memory}                        # G is GiB
+    memory: {memory:<4}                      # G is GiB
     address: {net.network_address + 10}
-  db:
+  {db}:
     template: debian
-    vcpus: 2
+    vcpus: {min(2, host.cpus)}
     memory: {memory}
     address: {net.network_address + 20}
     disk: 8G                          # larger than the template's: the guest sees all of it
     disks: {{data: {{size: 4G, filesystem: ext4, mount: /srv}}}}
     autostart: true
 """
+
+
+def _memory(host: HostFacts) -> str:
+    """For each of three VMs, so that they fit beside what runs already."""
+    return "2G" if host.memory_available > 8 * GIB else "1G" if host.memory_available > 4 * GIB else "512M"
+
+
+def _how(host: HostFacts) -> str:
+    if host.kvm is Kvm.WORKS:
+        return "KVM"
+    return f"emulation, which is slow (KVM is {host.kvm}: {_one_line(host.kvm_reason)})"
+
+
+def _bridged(host: HostFacts) -> str:
+    """The commented keys of a bridged network, with the host's own bridge when it has one."""
+    bridges = [link for link in host.links if link.kind == "bridge" and not link.name.startswith(("virbr", "docker"))]
+    name = bridges[0].name if bridges else "br0"
+    address = IPv4Interface(next((a for bridge in bridges[:1] for a in bridge.addresses), "192.168.1.0/24"))
+    gateway = address.network.network_address + 1
+    rows = (f"bridge: {name}", f"subnet: {address.network}", f"gateway: {gateway}", f"dns: [{gateway}]")
+    return "\n".join(f"    # {row:<22}{'    # an existing bridge of the host' if row is rows[0] else ''}".rstrip()
+                     for row in rows)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -319,6 +319,9 @@ class Tidy(Action):
         return "tidy"
 
 
+AS_ASKED = "is as the file says"
+
+
 @dataclass(frozen=True)
 class Kept:
     """Something left alone, and why."""

@@ -7,7 +7,18 @@ from typing import Any
 
 from vmwright.facts.model import ConfigFacts, DomainFacts, DomainState, NicFacts, VolumeFacts
 from vmwright.names import data_volume, parse_volume, root_volume
-from vmwright.plan.actions import Action, Change, Effect, GrowDisk, Kept, RestartVm, StartVm, UpdateVm, WaitReady
+from vmwright.plan.actions import (
+    AS_ASKED,
+    Action,
+    Change,
+    Effect,
+    GrowDisk,
+    Kept,
+    RestartVm,
+    StartVm,
+    UpdateVm,
+    WaitReady,
+)
 from vmwright.plan.create import Made, check_disk_pools, refuse_shrink, template_of
 from vmwright.plan.seeds import is_current, seed_mark, what_differs
 from vmwright.plan.view import ROOT_SERIAL, Draft, View
@@ -70,13 +81,13 @@ def plan_existing(view: View, vm: VmSpec, domain: DomainFacts, made: Made, draft
 def _as_asked(vm: VmSpec, domain: DomainFacts) -> str:
     waiting = pending(domain)
     if domain.state is DomainState.PAUSED:
-        return f"is as the file says, but is paused: virsh resume {vm.name}, when you know why"
+        return f"{AS_ASKED}, but is paused: virsh resume {vm.name}, when you know why"
     if waiting:
-        return (f"is as the file says, but {', '.join(waiting)} will count from its next start "
+        return (f"{AS_ASKED}, but {', '.join(waiting)} will count from its next start "
                 "(`vmwright apply --restart`)")
     if vm.running:
-        return "is as the file says"
-    return f"is as the file says, but runs: vmwright stop {vm.name}" if is_on(domain) else "is off, as the file says"
+        return AS_ASKED
+    return f"{AS_ASKED}, but runs: vmwright stop {vm.name}" if is_on(domain) else "is off, as the file says"
 
 
 def pending(domain: DomainFacts) -> tuple[str, ...]:

@@ -26,8 +26,8 @@ def make_plan(cloud: Cloud, facts: Facts, request: Request | None = None) -> Pla
     for view in _views(cloud, facts, request or Request()):
         _plan_wanted(view, draft)
         plan_unlisted(view, draft)
-        plan_old_versions(view, draft)
         plan_tidy(view, draft)
+        plan_old_versions(view, draft)
         check_memory(view, draft)
         check_space(view, draft)
     return _finish(cloud, draft)

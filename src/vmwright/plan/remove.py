@@ -144,8 +144,8 @@ def _plan_note(view: View, intent: IntentFacts, draft: Draft) -> None:
     if intent.operation != "destroy" and name not in view.vm_volumes:
         draft.actions.append(_tidy(view, intent, "a run that was cut off left it, and nothing else of that VM"))
     elif domain:
-        draft.warnings.append(f"vm {name}: what a cut-off run left of it cannot be removed, as host {view.host.name} has "
-                              "a VM of that name which is not ours")
+        draft.warnings.append(f"vm {name}: what a cut-off run left of it cannot be removed, as host {view.host.name} "
+                              "has a VM of that name which is not ours")
     else:
         _plan_half_made(view, name, draft)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vmwright.facts.model import PoolFacts, VolumeFacts
 from vmwright.names import HOST_STATE, OurVolume, parse_volume, template_volume
-from vmwright.plan.actions import Change, CreatePool, DestroyVm, Kept, MakeTemplate, RebuildVm, RemoveTemplate
+from vmwright.plan.actions import Change, CreatePool, CreateVm, DestroyVm, Kept, MakeTemplate, RemoveTemplate
 from vmwright.plan.needs import tools_of
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import BuildSource, ImageSource, Pool, TemplateSpec
@@ -64,14 +64,16 @@ def _new_pool(view: View, pool: Pool, draft: Draft) -> CreatePool | None:
 def plan_templates(view: View, draft: Draft, pools: dict[str, str]) -> dict[tuple[str, str], str]:
     """Templates to make. Returns the action that each template waits for, by name and pool."""
     made: dict[tuple[str, str], str] = {}
+    before: dict[tuple[str, str], str] = {}  # the same version for another pool: both would be made in one directory
     for key, template in view.templates.items():
         if (template.pool, _volume(view, template)) in view.volumes:
             why = f"version {template.version} is there"
             draft.kept.append(Kept(view.host.name, f"template {template.name}", why))
             continue
-        action = _make(view, template, draft, pools)
+        needs = (pools.get(template.pool), before.get((template.name, template.version)))
+        action = _make(view, template, tuple(need for need in needs if need), draft)
         draft.actions.append(action)
-        made[key] = action.id
+        made[key] = before[template.name, template.version] = action.id
     return made
 
 
@@ -79,7 +81,7 @@ def _volume(view: View, template: TemplateSpec) -> str:
     return template_volume(view.cloud.name, template.name, template.version)
 
 
-def _make(view: View, template: TemplateSpec, draft: Draft, pools: dict[str, str]) -> MakeTemplate:
+def _make(view: View, template: TemplateSpec, needs: tuple[str, ...], draft: Draft) -> MakeTemplate:
     for tool, package in tools_of(template.source):
         if tool not in view.facts.tools:
             draft.refuse(f"template {template.name}: {tool} is not installed on host {view.host.name}",
@@ -88,8 +90,7 @@ def _make(view: View, template: TemplateSpec, draft: Draft, pools: dict[str, str
     _check_stranded(view, template, draft)
     older = [ours.detail for _, ours in view.template_volumes.get(template.name, ()) if ours.detail != template.version]
     why = "the file asks for something else than the version that is there" if older else "it has not been made yet"
-    needs = pools.get(template.pool)
-    return MakeTemplate(host=view.host.name, template=template, why=why, needs=(needs,) if needs else (),
+    return MakeTemplate(host=view.host.name, template=template, why=why, needs=needs,
                         changes=(Change("version", older[-1] if older else "", template.version),
                                  Change("from", "", describe(template.source))))
 
@@ -143,7 +144,7 @@ def _going(view: View, draft: Draft) -> dict[str, str]:
         if isinstance(action, DestroyVm) and action.host == view.host.name:
             paths = (view.volumes[pair].path for pair in action.volumes if pair in view.volumes)
             going |= dict.fromkeys(paths, action.id)
-        elif isinstance(action, RebuildVm) and action.host == view.host.name:
+        elif isinstance(action, CreateVm) and action.host == view.host.name:
             going |= dict.fromkeys(action.remove, action.id)
     return going
 

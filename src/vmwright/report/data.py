@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vmwright.plan.actions import Action, Kept, Plan
+from vmwright.report.text import costs, counts
 
 
 def plan_data(plan: Plan) -> dict[str, Any]:
@@ -13,6 +14,8 @@ def plan_data(plan: Plan) -> dict[str, Any]:
         "format": 1,
         "cloud": plan.cloud,
         "empty": plan.empty,
+        "counts": {words.removeprefix("to "): number for words, number in counts(plan).items()},
+        "costs": {effect.value: list(names) for effect, names in costs(plan).items() if names},
         "actions": [_action(action) for action in plan.actions],
         "refused": [{"what": p.what, "do": p.todo, "where": str(p.where) if p.where else None} for p in plan.refused],
         "warnings": list(plan.warnings),

@@ -32,10 +32,11 @@ def _host(host: HostFacts) -> Iterable[object]:
     yield ""
     yield table(("VM", "STATE", "VCPUS", "MEMORY", "CLOUD", "TEMPLATE"), (_vm(d) for d in host.domains))
     for intent in host.intents:
-        yield f"  unfinished: {intent.operation} {intent.object}"
+        yield f"  unfinished: {intent.operation} of {intent.object}"
 
 
 def _vm(domain: DomainFacts) -> tuple[str, ...]:
     config, owner = domain.persistent, domain.persistent.owner
-    return (domain.name, str(domain.state), str(config.vcpus), format_size(config.memory), owner.cloud if owner else "-",
-            f"{owner.template}@{owner.template_version}" if owner else "-")
+    template = f"{owner.template}@{owner.template_version}" if owner else "-"
+    cloud = owner.cloud if owner else "-"
+    return domain.name, str(domain.state), str(config.vcpus), format_size(config.memory), cloud, template

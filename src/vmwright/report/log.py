@@ -16,7 +16,8 @@ def run_line(number: int, events: list[dict[str, Any]]) -> Text:
     counts = {kind: sum(1 for e in events if e["event"] == kind) for kind in ("done", "failed", "skipped")}
     told = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "nothing done"
     ended = "" if any(e["event"] == "end" for e in events) else "  (cut off: it has no end)"
-    return Text(f"{number:4}  {begin.get('time', '?')[:19].replace('T', ' ')}  {begin.get('command', '?'):<8} {told}{ended}")
+    time = begin.get("time", "?")[:19].replace("T", " ")
+    return Text(f"{number:4}  {time}  {begin.get('command', '?'):<8} {told}{ended}")
 
 
 def log_lines(events: list[dict[str, Any]]) -> Iterable[Text]:

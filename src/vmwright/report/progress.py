@@ -34,7 +34,8 @@ class PlainReporter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
+                 trace: TracebackType | None) -> None:
         pass
 
     def _line(self, text: str, style: str = "") -> None:
@@ -84,18 +85,20 @@ class LiveReporter(PlainReporter):
         self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
+                 trace: TracebackType | None) -> None:
         self._live.stop()
 
     def _render(self) -> Table:
         grid = Table.grid(padding=(0, 1))
         now = time.monotonic()
+        # Without our lock: rich calls this with its own held, and printing a line takes them the other way round.
         for action, began, text, fraction in list(self._running.values()):
             bar = ""
             if fraction is not None:
                 full = round(20 * min(1.0, max(0.0, fraction)))
                 bar = "█" * full + "░" * (20 - full) + f" {fraction:4.0%}"
-            grid.add_row(self._spinner, words(action), Text(text, style="dim"), bar, f"{now - began:.0f} s")
+            grid.add_row(self._spinner, Text(words(action)), Text(text, style="dim"), bar, f"{now - began:.0f} s")
         return grid
 
     def started(self, action: Action) -> None:

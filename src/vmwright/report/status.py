@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.table import Table
 
-from vmwright.facts.model import DomainFacts, DomainState, Facts
+from vmwright.facts.model import DomainFacts, DomainState, Facts, OwnerFacts
 from vmwright.plan.actions import Action, CreateVm, DestroyVm, GrowDisk, Plan, VmAction
 from vmwright.plan.change import pending
 from vmwright.report.text import table
@@ -16,39 +18,50 @@ from vmwright.units import format_size
 _COLUMNS = ("VM", "HOST", "STATE", "HEALTH", "ADDRESS", "VCPUS", "MEMORY", "TEMPLATE", "DRIFT")
 
 
-def status_data(cloud: Cloud, facts: Facts, plan: Plan, answers: dict[str, bool]) -> list[dict[str, Any]]:
+def status_data(cloud: Cloud, facts: Facts, plan: Plan, answers: Mapping[str, bool]) -> list[dict[str, Any]]:
     """One row per VM of the file, as plain data. `answers` says whose guest agent answered."""
     domains = {(host.name, domain.name): domain for host in facts.hosts for domain in host.domains}
+    versions = {(t.host, t.name, t.version) for t in cloud.templates}
+    planned: defaultdict[str, list[Action]] = defaultdict(list)
+    for action in plan.actions:
+        planned[_name(action)].append(action)
     rows = []
     for vm in cloud.vms:
         domain = domains.get((vm.host, vm.name))
-        rows.append(_row(vm, domain, plan, answers))
+        owner = _owner(cloud, vm, domain)
+        older = owner is not None and (vm.host, owner.template, owner.template_version) not in versions
+        drift = list(_drift(domain if owner else None, planned[vm.name], older))
+        rows.append(_row(vm, domain if owner else None, owner, "; ".join(drift), answers))
     return rows
 
 
-def _row(vm: VmSpec, domain: DomainFacts | None, plan: Plan, answers: dict[str, bool]) -> dict[str, Any]:
+def _owner(cloud: Cloud, vm: VmSpec, domain: DomainFacts | None) -> OwnerFacts | None:
+    """Our mark; None for a VM that only has the name of ours."""
     owner = domain.persistent.owner if domain else None
-    live = (domain.live or domain.persistent) if domain else None
+    return owner if owner and (owner.cloud, owner.vm) == (cloud.name, vm.name) else None
+
+
+def _row(vm: VmSpec, domain: DomainFacts | None, owner: OwnerFacts | None, drift: str,
+         answers: Mapping[str, bool]) -> dict[str, Any]:
+    config = (domain.live or domain.persistent) if domain else None
     health = "-"
     if domain and domain.state is DomainState.RUNNING:
         health = "ok" if answers.get(vm.name) else "no agent"
     return {
         "vm": vm.name, "host": vm.host, "state": str(domain.state) if domain else "missing", "health": health,
         "address": ", ".join(str(nic.address.ip) if nic.address else "DHCP" for nic in vm.nics) or "-",
-        "vcpus": str(live.vcpus) if live else "-", "memory": format_size(live.memory) if live else "-",
+        "vcpus": str(config.vcpus) if config else "-", "memory": format_size(config.memory) if config else "-",
         "template": f"{owner.template}@{owner.template_version}" if owner else "-",
-        "drift": _drift(vm.name, domain, plan),
+        "drift": drift or "-",
     }
 
 
-def _drift(name: str, domain: DomainFacts | None, plan: Plan) -> str:
-    found = [_words(action) for action in plan.actions if _name(action) == name]
+def _drift(domain: DomainFacts | None, planned: list[Action], older: bool) -> Iterator[str]:
+    yield from (_words(action) for action in planned)
     if domain and (waiting := pending(domain)):
-        found.append(f"at next start: {', '.join(waiting)}")
-    older = any(w.startswith(f"vm {name} comes from ") for w in plan.warnings)
+        yield f"at next start: {', '.join(waiting)}"
     if older:
-        found.append("older template")
-    return "; ".join(found) or "-"
+        yield "older template"
 
 
 def _name(action: Action) -> str:
@@ -56,14 +69,14 @@ def _name(action: Action) -> str:
 
 
 def _words(action: Action) -> str:
-    if isinstance(action, CreateVm) or not action.changes:
-        return action.verb
     if isinstance(action, GrowDisk):
         return f"grow {action.serial}"
+    if isinstance(action, CreateVm) or not action.changes:
+        return action.verb
     return f"{action.verb}: {', '.join(change.key for change in action.changes)}"
 
 
-def status_table(cloud: Cloud, facts: Facts, plan: Plan, answers: dict[str, bool]) -> Table:
+def status_table(cloud: Cloud, facts: Facts, plan: Plan, answers: Mapping[str, bool]) -> Table:
     """The same as a table."""
     rows = status_data(cloud, facts, plan, answers)
     return table(_COLUMNS, (tuple(row[column.lower()] for column in _COLUMNS) for row in rows))

@@ -2,63 +2,129 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 
 from rich.table import Table
 from rich.text import Text
 
 from vmwright.facts.model import HostFacts, Kvm
-from vmwright.plan.actions import Action, Effect, Plan, Sign
+from vmwright.plan.actions import AS_ASKED, Action, Change, Effect, GrowDisk, Kept, Plan, Sign, VmAction
 from vmwright.units import format_size
 
 _STYLE = {Sign.ADD: "green", Sign.CHANGE: "yellow", Sign.REMOVE: "red", Sign.WARN: "bold red"}
-_WIDTH = 34
+_COUNTED = {Sign.ADD: "to add", Sign.CHANGE: "to change", Sign.REMOVE: "to remove"}
+_COSTS = (Effect.STOPS, Effect.TAKES_DATA, Effect.CUTS_OFF)  # that at next start something counts is told by the change
+_WIDEST, _SHOWN = 44, 5
 
 
 def plan_lines(plan: Plan, *, verbose: bool = False) -> Iterable[Text]:
-    """A plan as a person reads it: what stands in the way, what is done and why, what is left alone."""
+    """A plan as a person reads it: warnings, what is done and why and what it costs, what is left alone, a summary."""
     for warning in plan.warnings:
-        yield Text(f"! {warning}", style="yellow")
-    if plan.warnings:
-        yield Text()
-    many = len(plan.hosts) > 1
-    for action in plan.actions:
-        yield from action_lines(action, host=many)
-    for kept in plan.unlisted:
-        yield Text(f"  {kept.object}: {kept.why}", style="dim")
-    if verbose or plan.empty:
-        for kept in plan.kept:
-            yield Text(f"  {kept.object}: {kept.why}", style="dim")
+        yield Text(f"warning: {warning}", style="yellow")
+    kept = plan.kept if verbose else _gathered(plan.kept) if plan.empty else ()
+    blocks = [list(_actions(plan)), list(_left(plan.unlisted)), list(_left(kept))]
+    for block in blocks:
+        yield from [Text(), *block] if block and (plan.warnings or block is not blocks[0]) else block
+    yield from [Text()] if plan.warnings or any(blocks) else []
     yield Text(summary(plan), style="bold")
 
 
-def action_lines(action: Action, *, host: bool = False) -> Iterable[Text]:
+def _actions(plan: Plan) -> Iterator[Text]:
+    widths = _widths(plan.actions)
+    for host, actions in groupby(plan.actions, lambda action: action.host):
+        if len(plan.hosts) > 1:
+            yield Text(f"host {host}", style="bold")
+        for action in actions:
+            yield from action_lines(action, widths)
+
+
+def _widths(actions: Iterable[Action]) -> tuple[int, int]:
+    """How wide the columns of objects and verbs are; one long name does not push all others aside."""
+    sizes = [(min(_WIDEST, len(action.object)), len(action.verb)) for action in actions]
+    return max((width for width, _ in sizes), default=0), max((width for _, width in sizes), default=0)
+
+
+def action_lines(action: Action, widths: tuple[int, int] = (0, 0)) -> Iterator[Text]:
     """One action: sign, object, verb, why, costs; below, each value from what to what."""
-    sign = _mark(action)
-    head = f"{sign} {action.object}" + (f" on {action.host}" if host else "")
-    costs = [effect.value for effect in Effect if effect in action.effects and effect is not Effect.NEXT_START]
-    line = Text(f"{head:<{_WIDTH}} {action.verb:<8} {action.why}", style=_STYLE[sign])
-    if costs:
-        line.append(f"  [{', '.join(costs)}]", style="bold red")
+    sign = mark(action)
+    line = Text(f"{sign} {action.object:<{widths[0]}}", style=_STYLE[sign])
+    line.append(f"  {action.verb:<{widths[1]}}")
+    line.append(f"  {action.why}", style="dim" if sign is not Sign.WARN else "not dim not bold")
+    if costs := [effect.value for effect in _COSTS if effect in action.effects]:
+        line.append(f"  ! {', '.join(costs)}", style="bold red")
     yield line
+    if action.changes and all(not change.old and not change.when for change in action.changes):
+        yield Text(f"      {_in_a_row(action.changes)}")
+        return
+    key = max((len(change.key) for change in action.changes), default=0)
+    value = max((len(_value(change)) for change in action.changes if change.when), default=0)
     for change in action.changes:
-        what = f"{change.old} -> {change.new}" if change.old else change.new
-        when = f"  ({change.when})" if change.when else ""
-        yield Text(f"    {change.key}: {what}{when}")
+        when = f"  {change.when}" if change.when else ""
+        yield Text(f"      {change.key:<{key}}  {_value(change):<{value if when else 0}}{when}")
 
 
-def _mark(action: Action) -> Sign:
-    """What takes data or cuts the network is marked, whatever else it does."""
-    return Sign.WARN if action.effects & {Effect.TAKES_DATA, Effect.CUTS_OFF} and action.sign is not Sign.REMOVE else action.sign
+def _in_a_row(changes: Iterable[Change]) -> str:
+    """What something new is like, on one line."""
+    words = [f"{change.key} {change.new}" for change in changes]
+    return ("; " if any("," in word for word in words) else ", ").join(words)
+
+
+def _value(change: Change) -> str:
+    return f"{change.old} -> {change.new}" if change.old else f"new: {change.new}"
+
+
+def _left(kept: Sequence[Kept]) -> Iterator[Text]:
+    width = min(_WIDEST, max((len(one.object) for one in kept), default=0))
+    for one in kept:
+        yield Text(f"  {one.object:<{width}}  {one.why}", style="dim")
+
+
+def _gathered(kept: Sequence[Kept]) -> Sequence[Kept]:
+    """What is left alone, with all VMs of which there is nothing to say in one line."""
+    plain = [one for one in kept if one.object.startswith("vm ") and one.why == AS_ASKED]
+    if len(plain) < 2:
+        return kept
+    rest = [one for one in kept if one not in set(plain)]
+    return [*rest, Kept("", f"{len(plain)} VMs", AS_ASKED.replace("is", "are", 1))]
+
+
+def mark(action: Action) -> Sign:
+    """The sign to show: what takes data or cuts the network is marked, whatever else it does."""
+    costly = action.effects & {Effect.TAKES_DATA, Effect.CUTS_OFF}
+    return Sign.WARN if costly and action.sign is not Sign.REMOVE else action.sign
+
+
+def counts(plan: Plan) -> dict[str, int]:
+    """How many actions add, change and remove something; a rebuild (!) is a change."""
+    signs = [action.sign if action.sign in _COUNTED else Sign.CHANGE for action in plan.actions]
+    return {words: signs.count(sign) for sign, words in _COUNTED.items()}
+
+
+def costs(plan: Plan) -> dict[Effect, tuple[str, ...]]:
+    """Whom it costs what: names of objects by effect."""
+    return {effect: tuple(dict.fromkeys(_whom(a) for a in plan.actions if effect in a.effects)) for effect in _COSTS}
+
+
+def _whom(action: Action) -> str:
+    return f"vm {action.vm.name}" if isinstance(action, VmAction | GrowDisk) else action.object
 
 
 def summary(plan: Plan) -> str:
     """The last line of a plan."""
+    if plan.refused:
+        number = len(plan.refused)
+        return f"Refused: {number} thing{'s stand' if number > 1 else ' stands'} in the way."
     if plan.empty:
         return "Nothing to do: everything is as the file says."
-    counts = {sign: sum(1 for action in plan.actions if _mark(action) is sign) for sign in Sign}
-    words = {Sign.ADD: "to add", Sign.CHANGE: "to change", Sign.REMOVE: "to remove", Sign.WARN: "with a cost, marked !"}
-    return ", ".join(f"{counts[sign]} {words[sign]}" for sign in Sign if counts[sign]) + "."
+    told = [f"{number} {words}" for words, number in counts(plan).items() if number]
+    costly = [f"{effect.value}: {_some(names)}" for effect, names in costs(plan).items() if names]
+    return f"{', '.join(told)}." + "".join(f" ! {words}." for words in costly)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def host_line(facts: HostFacts) -> str:
