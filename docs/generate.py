@@ -1,11 +1,13 @@
-"""Writes what in docs/ follows from the code: the reference of the spec, of the commands and of the exit codes, and the
-output of the commands that the tutorial shows. Run it from the checkout: python -m docs.generate
+"""Writes what in docs/ follows from the code: the reference of the spec, the commands, the exit codes and the JSON, and
+the output of the commands that pages show. Run it from the checkout: python -m docs.generate
 """
 
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ from pydantic import TypeAdapter
 
 from vmwright import errors
 from vmwright.cli.main import app
+from vmwright.facts import model as facts
 from vmwright.image.catalogue import lookup, names
+from vmwright.plan.actions import Effect
 from vmwright.spec import model, values
 from vmwright.units import format_size
 
@@ -237,7 +241,68 @@ def _errors() -> Iterable[tuple[int, str, str]]:
             yield kind.exit_code, inspect.getdoc(kind) or "", name
 
 
-_REFERENCE = {"spec.md": spec, "commands.md": commands, "exit-codes.md": exit_codes}
+# ---- JSON ----
+
+_JSON_HEAD = """\
+# Reference: facts and plans as JSON
+
+For programs, and for keeping. Both carry `format`, a number that changes when a program that reads them must change.
+Sizes are bytes. No secret is in either.
+
+## Plans: `vmwright plan --json`
+
+| key | meaning |
+|---|---|
+| `format` | 1 |
+| `cloud` | The cloud's name. |
+| `empty` | `true` when there is nothing to do. |
+| `actions` | What is to be done, each after all that it needs: see below. |
+| `refused` | What stands in the way: `what`, `do`, and `where` in the file (or `null`). The exit code is then 4. |
+| `warnings` | Sentences. |
+| `kept` | What is left alone: `host`, `object`, `why`. |
+| `unlisted` | What is no longer in the file, in the same form. |
+
+An action has `id` (unique in a plan, the same at every run), `sign` (`+`, `~`, `-`, `!`), `host`, `object`, `verb`,
+`why`, `effects` (any of {effects}), `needs` (ids of actions that come first), and
+`changes`: `key`, `old` (empty for something new), `new`, `when` (`now`, `at next start`, or empty).
+
+A plan that gives a VM a second CPU:
+
+```json
+{plan}
+```
+
+## Facts: `vmwright facts --json`
+
+What is on the hosts, from one read. `vmwright plan --facts FILE` plans against it. An unknown or missing key is an
+error.
+"""
+
+
+def facts_json() -> str:
+    """The reference of the JSON of facts and plans."""
+    effects = ", ".join(f"`{effect.value}`" for effect in Effect)
+    head = _JSON_HEAD.replace("{effects}", effects).replace("{plan}", sessions.plan_example())
+    return "\n".join([_BY_HAND, head, *(line for kind in _FACTS for line in _record(kind))]).rstrip() + "\n"
+
+
+_FACTS = (facts.Facts, facts.HostFacts, facts.PoolFacts, facts.VolumeFacts, facts.NetworkFacts, facts.LinkFacts,
+          facts.DomainFacts, facts.ConfigFacts, facts.DiskFacts, facts.NicFacts, facts.OwnerFacts, facts.IntentFacts,
+          facts.ImageFacts, facts.PathFacts)
+
+
+def _record(kind: Any) -> Iterator[str]:
+    """A table of a record's fields; what they mean is said in the comments beside them."""
+    said = dict(re.findall(r"^    (\w+): [^#\n]*?  # (.*)$", inspect.getsource(kind), re.MULTILINE))
+    yield from (f"### {kind.__name__}", "", inspect.getdoc(kind) or "", "", "| key | type | |", "|---|---|---|")
+    for known in fields(kind):
+        form = re.sub(r"tuple\[(\w+), \.\.\.\]", r"list of \1", str(known.type)).replace("None", "null")
+        yield f"| `{known.name}` | {_cell(form)} | {_cell(said.get(known.name, ''))} |"
+    yield ""
+
+
+_REFERENCE = {"spec.md": spec, "commands.md": commands, "exit-codes.md": exit_codes,
+              "facts-and-plan-json.md": facts_json}
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ handlers.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shlex
@@ -28,6 +29,7 @@ from vmwright.facts.model import Facts, LinkFacts
 from vmwright.facts.store import dumps
 from vmwright.plan.diff import make_destroy_plan, make_plan, make_rebuild_plan
 from vmwright.plan.view import Request
+from vmwright.report.data import plan_data
 from vmwright.spec.cloud import Cloud, HostSpec
 from vmwright.spec.load import load
 from vmwright.units import GIB
@@ -58,6 +60,25 @@ def refresh(text: str) -> str:
                  LinkFacts("eno1", "ethernet", ("192.168.6.200/24",), True))
         machine = Machine(name="local", memory=32 * GIB, free=200 * GIB, links=links)
         return _BLOCK.sub(lambda found: _block(found, machine), text)
+
+
+def plan_example() -> str:
+    """The JSON of a small plan: a running VM is to have a second CPU."""
+    with tempfile.TemporaryDirectory() as folder, _in(Path(folder)):
+        machine = Machine(name="local")
+        for vcpus in (1, 2):
+            Path("cloud.yaml").write_text(_EXAMPLE.format(vcpus=vcpus), encoding="utf-8")
+            if vcpus == 1:
+                _do("applied", [], machine)
+        return json.dumps(plan_data(make_plan(load("cloud.yaml"), _facts(machine))), indent=2)
+
+
+_EXAMPLE = """\
+cloud: lab
+hosts: {{local: {{pools: {{vms: {{dir: /var/lib/libvirt/vms}}}}}}}}
+templates: {{debian: {{build: debian}}}}
+vms: {{web: {{template: debian, vcpus: {vcpus}, address: 192.168.122.10}}}}
+"""
 
 
 @contextlib.contextmanager
