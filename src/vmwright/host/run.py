@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shlex
 import signal
 import subprocess
@@ -103,6 +104,13 @@ class Host(Protocol):
         ...
 
 
+def ending(
+    input: bytes | None, timeout: float | None, cancel: threading.Event | None
+) -> threading.Event | None:
+    """A command with a time limit must end on the host, too, not only here: it is run as one that can be cancelled."""
+    return threading.Event() if cancel is None and timeout is not None and input is None else cancel
+
+
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The chosen environment of every child: C locale, and what `_KEPT` names."""
     kept = {key: os.environ[key] for key in _KEPT if key in os.environ}
@@ -184,16 +192,13 @@ def failed(done: Completed, where: str = "") -> HostError:
 def _wait(process: subprocess.Popen[bytes], timeout: float | None, cancel: threading.Event | None) -> str:
     """Wait for the end; how it came: "done", "late" or "cancelled"."""
     if cancel is None:
-        try:
-            process.wait(timeout)
+        if _ended(process, timeout):
             return "done"
-        except subprocess.TimeoutExpired:
-            end_group(process)
-            return "late"
+        end_group(process)
+        return "late"
     until = None if timeout is None else time.monotonic() + timeout
     while True:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(0.1)
+        if _ended(process, 0.1):
             return "done"
         late = until is not None and time.monotonic() > until
         if cancel.is_set() or late:
@@ -205,6 +210,28 @@ def _wait(process: subprocess.Popen[bytes], timeout: float | None, cancel: threa
             return "late" if late and not cancel.is_set() else "cancelled"
 
 
+def _ended(process: subprocess.Popen[bytes], timeout: float | None) -> bool:
+    """Whether a process ends within so many seconds (None: wait for it).
+
+    Popen.wait with a time limit sleeps between its looks, and notices an end up to 50 ms late; Linux can tell at once.
+    """
+    if timeout is not None and hasattr(os, "pidfd_open"):
+        with suppress(OSError):
+            handle = os.pidfd_open(process.pid)
+            try:
+                poll = select.poll()
+                poll.register(handle, select.POLLIN)
+                poll.poll(timeout * 1000)
+            finally:
+                os.close(handle)
+            return process.poll() is not None
+    try:
+        process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
 def end_group(process: subprocess.Popen[bytes], patience: float = 5.0) -> None:
     """TERM to the process's group, KILL when it is still there after `patience` seconds."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
@@ -214,6 +241,19 @@ def end_group(process: subprocess.Popen[bytes], patience: float = 5.0) -> None:
             os.killpg(process.pid, sign)
         with suppress(subprocess.TimeoutExpired):
             process.wait(patience)
+
+
+def end(process: subprocess.Popen[bytes], patience: float = 5.0) -> None:
+    """End a process that lives until its standard input closes, and close all its pipes."""
+    if process.stdin is not None:
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(patience)
+    end_group(process)
+    for stream in (process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
 
 
 class _Reader(threading.Thread):
