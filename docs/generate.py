@@ -256,6 +256,8 @@ Sizes are bytes. No secret is in either.
 | `format` | 1 |
 | `cloud` | The cloud's name. |
 | `empty` | `true` when there is nothing to do. |
+| `counts` | How many actions of each kind: `add`, `change`, `remove`. |
+| `costs` | Which objects pay for it, by effect. |
 | `actions` | What is to be done, each after all that it needs: see below. |
 | `refused` | What stands in the way: `what`, `do`, and `where` in the file (or `null`). The exit code is then 4. |
 | `warnings` | Sentences. |
@@ -263,8 +265,8 @@ Sizes are bytes. No secret is in either.
 | `unlisted` | What is no longer in the file, in the same form. |
 
 An action has `id` (unique in a plan, the same at every run), `sign` (`+`, `~`, `-`, `!`), `host`, `object`, `verb`,
-`why`, `effects` (any of {effects}), `needs` (ids of actions that come first), and
-`changes`: `key`, `old` (empty for something new), `new`, `when` (`now`, `at next start`, or empty).
+`why`, `effects` (any of {effects}),
+`needs` (ids of actions that come first), and `changes`: `key`, `old` (empty for something new), `new`, `when` (`now`, `at next start`, or empty).
 
 A plan that gives a VM a second CPU:
 

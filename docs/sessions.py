@@ -67,7 +67,7 @@ def plan_example() -> str:
     with tempfile.TemporaryDirectory() as folder, _in(Path(folder)):
         machine = Machine(name="local")
         for vcpus in (1, 2):
-            Path("cloud.yaml").write_text(_EXAMPLE.format(vcpus=vcpus), encoding="utf-8")
+            Path("cloud.yaml").write_text(_EXAMPLE.format(vcpus=vcpus, key=public_key()), encoding="utf-8")
             if vcpus == 1:
                 _do("applied", [], machine)
         return json.dumps(plan_data(make_plan(load("cloud.yaml"), _facts(machine))), indent=2)
@@ -76,6 +76,7 @@ def plan_example() -> str:
 _EXAMPLE = """\
 cloud: lab
 hosts: {{local: {{pools: {{vms: {{dir: /var/lib/libvirt/vms}}}}}}}}
+users: {{admin: {{ssh_keys: {key}}}}}
 templates: {{debian: {{build: debian}}}}
 vms: {{web: {{template: debian, vcpus: {vcpus}, address: 192.168.122.10}}}}
 """
