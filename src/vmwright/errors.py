@@ -105,6 +105,12 @@ class UsageError(VmwrightError):
     exit_code = 2
 
 
+class Bug(VmwrightError):
+    """vmwright itself is wrong. Carries no traceback; that goes into a file, which the message names."""
+
+    exit_code = 70
+
+
 class Cancelled(VmwrightError):
     """Ctrl-C: what was under way has been finished or undone."""
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 
 from vmwright.apply.journal import Journal
-from vmwright.errors import Cancelled, VmwrightError
+from vmwright.errors import Cancelled
 from vmwright.facts.model import HostFacts, IntentFacts
 from vmwright.guest.agent import Agent
 from vmwright.host.run import Host
@@ -102,6 +102,6 @@ class Undo:
         try:
             step()
             journal.write("undo", action=action, what=what)
-        except VmwrightError as error:
+        except Exception as error:
             # The first error is the one to show; the note on the host lets the next apply finish this.
             journal.write("undo-failed", action=action, what=what, error=str(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ from vmwright.apply.context import Context
 from vmwright.apply.handlers import HANDLERS
 from vmwright.apply.journal import Journal
 from vmwright.apply.lock import host_lock
-from vmwright.errors import ApplyError, Cancelled, VmwrightError
+from vmwright.errors import ApplyError, Bug, Cancelled, VmwrightError
 from vmwright.facts.model import Facts
 from vmwright.plan.actions import Action, Plan
 from vmwright.session import Sessions
@@ -48,7 +49,7 @@ class Outcome:
     """What became of each action."""
 
     done: list[Action] = field(default_factory=list)
-    failed: list[tuple[Action, Exception]] = field(default_factory=list)
+    failed: list[tuple[Action, VmwrightError]] = field(default_factory=list)
     skipped: list[tuple[Action, str]] = field(default_factory=list)
     cancelled: bool = False
 
@@ -60,8 +61,7 @@ class Outcome:
                              "finished or undone", todo="apply again picks up from there")
         if not self.failed:
             return None
-        action, error = self.failed[0]
-        first = error if isinstance(error, VmwrightError) else ApplyError(str(error))
+        action, first = self.failed[0]
         counts = (f"{_count(len(self.failed))} failed, {_count(len(self.done))} done, "
                   f"{_count(len(self.skipped))} not begun")
         raised = ApplyError(f"{counts}. First: {action.object} ({action.verb}): {first.what}",
@@ -167,6 +167,11 @@ def _settle(action: Action, future: Future[float], run: Run, outcome: Outcome) -
         return False
     if not isinstance(error, Exception):
         raise error
+    if not isinstance(error, VmwrightError):
+        traced = "".join(traceback.format_exception(error))
+        run.journal.write("bug", action=action.id, traceback=traced)
+        error = Bug(f"this is a bug in vmwright: {type(error).__name__}: {error}", why=f"traceback: {run.journal.path}",
+                    todo="please report it with that file; applying again picks up from what is there")
     outcome.failed.append((action, error))
     run.journal.write("failed", action=action.id, error=str(error))
     run.reporter.failed(action, error)

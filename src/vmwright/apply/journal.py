@@ -6,21 +6,29 @@ import json
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
+
+from vmwright.errors import HostError
+
+_BEGINNINGS = ("begin", "started")
 
 
 class Journal:
     """One run's journal. Safe to write from several threads."""
 
     def __init__(self, folder: Path, command: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         self.path = folder / f"{stamp}-{os.getpid()}.jsonl"
         self._lock = threading.Lock()
-        self._file: IO[str] = self.path.open("a", encoding="utf-8")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file: IO[str] = self.path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise self._cannot_write(error) from error
         self.write("begin", command=command, pid=os.getpid())
 
     def __enter__(self) -> Self:
@@ -30,14 +38,27 @@ class Journal:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.write("end", outcome="done" if value is None else f"{kind.__name__ if kind else ''}: {value}")
-        self._file.close()
+        with suppress(OSError):  # what could not be written before
+            self._file.close()
 
     def write(self, event: str, **values: Any) -> None:
-        """Add one event. Values must be JSON; secrets never are among them."""
+        """Add one event. Values must be JSON; secrets never are among them.
+
+        Raises HostError when the beginning of something cannot be written: then it is not begun. How something ended is
+        not worth another failure.
+        """
         row = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **values}
-        with self._lock:
-            self._file.write(json.dumps(row) + "\n")
-            self._file.flush()
+        try:
+            with self._lock:
+                self._file.write(json.dumps(row) + "\n")
+                self._file.flush()
+        except OSError as error:
+            if event in _BEGINNINGS:
+                raise self._cannot_write(error) from error
+
+    def _cannot_write(self, error: OSError) -> HostError:
+        return HostError(f"cannot write the journal {self.path}", why=error.strerror or str(error),
+                         todo="make room, or name another directory in $XDG_STATE_HOME, then apply again")
 
 
 def runs(folder: Path) -> list[Path]:

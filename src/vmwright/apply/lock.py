@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from vmwright.errors import Busy
-from vmwright.host.run import Host, end_group
+from vmwright.host.run import Host, end
 from vmwright.names import HOST_RUN, lock_path
 
 # The kernel lets go of a flock(2) when its holder ends, and the holder ends when our end of its standard input closes:
@@ -41,14 +41,4 @@ def host_lock(host: Host) -> Iterator[None]:
                        todo="wait until it is done, then run the same again; no lock has to be removed by hand")
         yield
     finally:
-        if process.stdin and not process.stdin.closed:
-            process.stdin.close()
-        try:
-            process.wait(5)
-        except Exception:
-            end_group(process)
-            raise
-        finally:
-            for stream in (process.stdout, process.stderr):
-                if stream:
-                    stream.close()
+        end(process)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import tempfile
@@ -9,7 +10,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from vmwright.host.run import Completed, OnLine, attach, lifeline, run, spawn
+from vmwright.errors import HostError
+from vmwright.host.run import Completed, OnLine, attach, ending, lifeline, run, spawn
 
 
 class LocalHost:
@@ -30,33 +32,27 @@ class LocalHost:
         cancel: threading.Event | None = None,
     ) -> Completed:
         """See Host.run."""
+        cancel = ending(input, timeout, cancel)
         wrapped = lifeline(argv) if cancel is not None else argv
         return run(wrapped, input=input, check=check, timeout=timeout, env=env, on_line=on_line, cancel=cancel,
                    shown=argv)
 
     def write(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
         """See Host.write."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, mode)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+            _write(Path(path), data, mode)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
 
     def upload(self, source: str, path: str, *, on_bytes: Callable[[int], None] | None = None) -> None:
         """See Host.upload. Holes stay holes where the file system can."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
         partial = f"{path}.partial"
         try:
-            self.run(["cp", "--sparse=always", "--reflink=auto", "--", source, partial])
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            self.run(["cp", "--sparse=always", "--reflink=auto", "--", source, partial], cancel=threading.Event())
             os.replace(partial, path)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
         finally:
             Path(partial).unlink(missing_ok=True)
         if on_bytes:
@@ -76,3 +72,24 @@ class LocalHost:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def _write(target: Path, data: bytes, mode: int) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, mode)
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _cannot_write(path: str, error: OSError) -> HostError:
+    todo = "make room on that file system, then apply again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else \
+        "work as root, or see why the file system does not let you write there"
+    return HostError(f"cannot write {path}", why=error.strerror or str(error), todo=todo)

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmwright.errors import HostError
-from vmwright.host.run import Completed, OnLine, attach, lifeline, run, spawn
+from vmwright.host.run import Completed, OnLine, attach, end, ending, lifeline, run, spawn
 
 _URL = re.compile(r"ssh://(?:(?P<user>[^@/:]+)@)?(?P<host>\[[0-9a-fA-F:.]+\]|[^:/@\[\]]+)(?::(?P<port>\d+))?/?")
 _LIBVIRT_SOCKET = "/run/libvirt/libvirt-sock"
 _CHUNK = 1 << 20
 _CONNECT_SECONDS = 15
-_OPTIONS = ("-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ControlPersist=yes",
+_SESSIONS = 8  # sshd allows ten over one connection, if not told otherwise; two are the connection's own and the lock's
+_OPTIONS = ("-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ControlPersist=no",
             "-o", f"ConnectTimeout={_CONNECT_SECONDS}", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4")
 
 
@@ -68,8 +69,10 @@ class SshHost:
         self._target = parse_url(url)
         self.address = str(self._target)
         self._config = ["-F", config] if config else []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._master: subprocess.Popen[bytes] | None = None
+        self._sessions = threading.BoundedSemaphore(_SESSIONS)
         self._sudo: list[str] = []
 
     def run(
@@ -85,28 +88,27 @@ class SshHost:
     ) -> Completed:
         """See Host.run."""
         self._connect()
+        cancel = ending(input, timeout, cancel)
         remote = self._remote(lifeline(argv) if cancel is not None else argv, env)
-        return run(self._ssh(remote), input=input, check=check, timeout=timeout, on_line=on_line, cancel=cancel,
-                   where=f" on {self.name}", shown=argv)
+        with self._sessions:
+            return run(self._ssh(remote), input=input, check=check, timeout=timeout, on_line=on_line, cancel=cancel,
+                       where=f" on {self.name}", shown=argv)
 
     def write(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
         """See Host.write."""
-        self.run(["sh", "-c", _WRITE, "sh", path, f"{mode:o}"], input=data)
+        self.run(_write_argv(path, mode, len(data)), input=data)
 
     def upload(self, source: str, path: str, *, on_bytes: Callable[[int], None] | None = None) -> None:
         """See Host.upload."""
         self._connect()
-        process = spawn(self._ssh(self._remote(["sh", "-c", _WRITE, "sh", path, "644"])), stdin=subprocess.PIPE)
-        sent = 0
-        with Path(source).open("rb") as file, suppress(BrokenPipeError):
-            while (chunk := file.read(_CHUNK)) and process.stdin:
-                process.stdin.write(chunk)
-                sent += len(chunk)
-                if on_bytes:
-                    on_bytes(sent)
-        _, err = process.communicate()
+        remote = self._remote(_write_argv(path, 0o644, os.path.getsize(source)))
+        with self._sessions:
+            process = spawn(self._ssh(remote), stdin=subprocess.PIPE)
+            _send(source, process, on_bytes)
+            _, said = process.communicate()
         if process.returncode:
-            raise HostError(f"upload of {source} to {self.name} failed", why=err.decode(errors="replace").strip(),
+            raise HostError(f"upload of {source} to host {self.name} failed",
+                            why=said.decode(errors="replace").strip(),
                             todo="see that the host has room, then run the same again")
 
     def libvirt_uri(self) -> str:
@@ -132,11 +134,11 @@ class SshHost:
     def close(self) -> None:
         """End the control connection."""
         with self._lock:
-            if self._folder is None:
-                return
-            run(self._control("exit"), check=False, timeout=_CONNECT_SECONDS)
-            self._folder.cleanup()
-            self._folder = None
+            if self._master is not None:
+                end(self._master)
+            if self._folder is not None:
+                self._folder.cleanup()
+            self._master = self._folder = None
 
     def _path(self, name: str) -> Path:
         if self._folder is None:
@@ -160,23 +162,69 @@ class SshHost:
                 return
             folder = tempfile.TemporaryDirectory(prefix="vmwright-ssh-")
             os.chmod(folder.name, 0o700)
-            done = run(["ssh", *self._config, *_OPTIONS, "-M", "-S", f"{folder.name}/ctl", "-f", "-N",
-                        *self._target.argv()], check=False, timeout=2 * _CONNECT_SECONDS)
-            if done.code:
+            # The connection lives as long as its own session, which lives as long as our end of its standard input:
+            # nothing of it is left behind, not even by a kill -9.
+            master = spawn(["ssh", *self._config, *_OPTIONS, "-M", "-S", f"{folder.name}/ctl", "-T",
+                            *self._target.argv(), shlex.join(["sh", "-c", _GREET])], stdin=subprocess.PIPE)
+            who = _greeting(master)
+            if who is None:
+                _, said = master.communicate()
                 folder.cleanup()
-                raise connect_error(self.name, self._target, done.stderr.decode(errors="replace"))
-            self._folder = folder
-            whoami = run(self._ssh("id -u"), where=f" on {self.name}", timeout=_CONNECT_SECONDS).text.strip()
-            if whoami != "0":
-                self._sudo = ["sudo", "-n", "--"]
+                raise connect_error(self.name, self._target, said.decode(errors="replace"))
+            self._folder, self._master = folder, master
+            if who != "0":
+                self._become_root()
+
+    def _become_root(self) -> None:
+        done = run(self._ssh("sudo -n -- true"), check=False, timeout=_CONNECT_SECONDS)
+        if done.code:
+            self.close()
+            raise HostError(f"on host {self.name} ({self._target}) you are not root, and sudo does not make you root",
+                            why=done.stderr.decode(errors="replace").strip(),
+                            todo="connect as root, or let this user do everything without a password: "
+                                 "`NOPASSWD: ALL` in a file of /etc/sudoers.d")
+        self._sudo = ["sudo", "-n", "--"]
 
 
+def _write_argv(path: str, mode: int, size: int) -> list[str]:
+    """Takes a file of that size from standard input."""
+    return ["sh", "-c", _WRITE, "sh", path, f"{mode:o}", str(size)]
+
+
+def _send(source: str, process: subprocess.Popen[bytes], on_bytes: Callable[[int], None] | None) -> None:
+    sent = 0
+    with Path(source).open("rb") as file, suppress(BrokenPipeError):
+        while (chunk := file.read(_CHUNK)) and process.stdin:
+            process.stdin.write(chunk)
+            sent += len(chunk)
+            if on_bytes:
+                on_bytes(sent)
+
+
+def _greeting(master: subprocess.Popen[bytes]) -> str | None:
+    """The user number at the other side, when the connection stands; None when it came to nothing."""
+    late = threading.Timer(2 * _CONNECT_SECONDS, master.kill)
+    late.start()
+    try:
+        for line in master.stdout or ():  # a login shell may print what it likes before
+            if line.startswith(_GREETING.encode()):
+                return line.split()[1].decode()
+    finally:
+        late.cancel()
+    return None
+
+
+_GREETING = "vmwright-here"
+_GREET = f"echo {_GREETING} $(id -u); exec cat >/dev/null"
+
+# Our connection may end before all of it was sent: then nothing appears under the final name.
 _WRITE = """
 set -eu
 mkdir -p -- "$(dirname -- "$1")"
 t=$(mktemp -- "$1.XXXXXX")
 trap 'rm -f -- "$t"' EXIT
 cat > "$t"
+[ "$(stat -c %s -- "$t")" = "$3" ] || { echo "cut off" >&2; exit 1; }
 chmod -- "$2" "$t"
 sync -- "$t"
 mv -f -- "$t" "$1"
