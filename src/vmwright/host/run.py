@@ -248,8 +248,7 @@ def end(process: subprocess.Popen[bytes], patience: float = 5.0) -> None:
     if process.stdin is not None:
         with suppress(BrokenPipeError):
             process.stdin.close()
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(patience)
+    _ended(process, patience)
     end_group(process)
     for stream in (process.stdout, process.stderr):
         if stream is not None:
