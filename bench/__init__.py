@@ -1,0 +1,1 @@
+"""Benchmarks: vmwright against what users would pick instead."""
