@@ -6,7 +6,7 @@ import json
 
 from vmwright.apply.context import Context
 from vmwright.errors import ApplyError
-from vmwright.image import fetch
+from vmwright.image import debian, fetch
 from vmwright.names import manifest_path, template_volume
 from vmwright.plan.actions import CreateNetwork, CreatePool, MakeTemplate
 from vmwright.spec.cloud import BuildSource
@@ -69,8 +69,6 @@ def make_template(action: MakeTemplate, context: Context) -> None:
 def _image(action: MakeTemplate, context: Context, work: str) -> tuple[str, dict[str, object]]:
     source, size = action.template.source, action.template.size
     if isinstance(source, BuildSource):
-        from vmwright.image import debian
-
         built = debian.build(context.host, source, size, work, progress=context.say, cancel=context.cancel)
         return built.path, {"source": "build", "packages": built.manifest}
     fetched = fetch.fetch(context.host, source, size or None, work, progress=context.say, cancel=context.cancel)

@@ -53,7 +53,7 @@ def status(file: File = DEFAULT_FILE, json: Json = False) -> None:
         typer.echo(encoder.dumps(status_data(cloud, found, made, answers), indent=2))
         return
     out = console()
-    out.print(status_table(cloud, found, made, answers))
+    out.print(status_table(cloud, found, made, answers), soft_wrap=True)
     for kept in made.unlisted:
         out.print(f"{kept.object}: {kept.why}", soft_wrap=True)
     for problem in made.refused:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rich.table import Table
+from rich.text import Text
 
 from vmwright.facts.model import DomainFacts, DomainState, Facts, OwnerFacts
 from vmwright.plan.actions import Action, CreateVm, DestroyVm, GrowDisk, Plan, VmAction
@@ -76,7 +76,7 @@ def _words(action: Action) -> str:
     return f"{action.verb}: {', '.join(change.key for change in action.changes)}"
 
 
-def status_table(cloud: Cloud, facts: Facts, plan: Plan, answers: Mapping[str, bool]) -> Table:
+def status_table(cloud: Cloud, facts: Facts, plan: Plan, answers: Mapping[str, bool]) -> Text:
     """The same as a table."""
     rows = status_data(cloud, facts, plan, answers)
     return table(_COLUMNS, (tuple(row[column.lower()] for column in _COLUMNS) for row in rows))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-from rich.table import Table
 from rich.text import Text
 
 from vmwright.facts.model import HostFacts, Kvm
@@ -134,11 +133,12 @@ def host_line(facts: HostFacts) -> str:
             f"{format_size(facts.memory)} memory free, guests run {how}")
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A plain table: a head, no rules, columns as wide as they need."""
-    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for column in columns:
-        made.add_column(column, no_wrap=True, overflow="ignore")
-    for row in rows:
-        made.add_row(*(Text(cell) for cell in row))
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Text:
+    """A plain table: a head, no rules, columns as wide as they need; never cut, however narrow the terminal is."""
+    lines = [tuple(columns), *(tuple(row) for row in rows)]
+    widths = [max(len(line[n]) for line in lines) for n in range(len(columns))]
+    made = Text()
+    for number, line in enumerate(lines):
+        padded = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        made.append(padded + ("\n" if number < len(lines) - 1 else ""), style="bold" if number == 0 else "")
     return made
