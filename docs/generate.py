@@ -213,7 +213,7 @@ def _default(param: Any) -> str:
 
 _OTHER_CODES = (
     (0, "Done, or nothing to do."),
-    (1, "`doctor` found something that will not work; or a bug: then there is a traceback."),
+    (1, "`doctor` found something that will not work."),
     (2, "`plan --exit-code`: there is something to do. Wrong usage ends with 2, too, and says so on standard error."),
     (141, "The reader of the output (`head`, `less`) has closed it."),
 )
@@ -238,7 +238,8 @@ of the first. `status` and `facts` end with 0 whatever they find; `doctor` with 
 def _errors() -> Iterable[tuple[int, str, str]]:
     for name, kind in inspect.getmembers(errors, inspect.isclass):
         if issubclass(kind, errors.VmwrightError) and kind is not errors.VmwrightError:
-            yield kind.exit_code, inspect.getdoc(kind) or "", name
+            said = re.split(r"(?<=\.)\s+", inspect.getdoc(kind) or "")
+            yield kind.exit_code, " ".join(one for one in said if not one.startswith("Carries ")), name
 
 
 # ---- JSON ----
@@ -265,8 +266,9 @@ Sizes are bytes. No secret is in either.
 | `unlisted` | What is no longer in the file, in the same form. |
 
 An action has `id` (unique in a plan, the same at every run), `sign` (`+`, `~`, `-`, `!`), `host`, `object`, `verb`,
-`why`, `effects` (any of {effects}),
-`needs` (ids of actions that come first), and `changes`: `key`, `old` (empty for something new), `new`, `when` (`now`, `at next start`, or empty).
+`why`, `effects` (any of {effects}), `needs`
+(ids of actions that come first), and `changes`: `key`, `old` (empty for something new), `new`, and `when` (`now`,
+`at next start`, or empty).
 
 A plan that gives a VM a second CPU:
 
