@@ -64,14 +64,14 @@ def plan_existing(view: View, vm: VmSpec, domain: DomainFacts, made: Made, draft
     steps: list[Action] = []
     if diff.fields:
         steps.append(UpdateVm(host=view.host.name, vm=vm, why="the file says otherwise", changes=tuple(diff.changes),
-                              live=frozenset(diff.live), effects=frozenset(diff.effects), needs=made.needs(vm, None),
-                              **diff.fields))
+                              live=frozenset(diff.live), effects=frozenset(diff.effects), **diff.fields))
     grows, ups = _grow(view, vm, domain, draft), _up(view, vm, domain, diff)
     # A guest that is still in its first boot cannot grow its disks; one that is off has them grown before it starts.
     steps += [*ups, *grows] if any(isinstance(step, WaitReady) for step in ups) else [*grows, *ups]
+    base = made.needs(vm, None)
     previous: tuple[str, ...] = ()
     for step in steps:
-        action = replace(step, needs=(*step.needs, *previous))
+        action = replace(step, needs=(*base, *previous))
         draft.actions.append(action)
         previous = (action.id,)
     if not steps:

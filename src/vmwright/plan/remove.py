@@ -104,7 +104,8 @@ def _tell_detached(view: View, draft: Draft) -> None:
         if domain is None or view.owner(domain) is None:
             continue
         named = {disk.name for disk in vm.data_disks}
-        attached = {disk.path for disk in domain.persistent.disks}
+        configs = [config for config in (domain.persistent, domain.live) if config]
+        attached = {disk.path for config in configs for disk in config.disks}
         for volume, ours in view.vm_volumes.get(name, ()):
             if ours.role == "disk" and ours.detail not in named and volume.path not in attached:
                 draft.unlisted.append(Kept(
