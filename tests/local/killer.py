@@ -1,7 +1,7 @@
-"""vmwright that is killed (SIGKILL, by itself) right after its N-th step of an apply. For tests of picking up again.
+"""Drivers: vmwright with a fault arranged, for tests of picking up again. See forks.py.
 
-usage: killer.py COMMAND ARGS...   with KILL_AFTER=N in the environment: steps are calls to libvirt, commands and files
-written on the host, counted from the moment the plan begins to be carried out. N beyond the last step: a whole run.
+Steps are calls to libvirt, commands and files written on the host, counted from the moment the plan begins to be
+carried out.
 """
 
 from __future__ import annotations
@@ -10,43 +10,62 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from vmwright.apply import execute
-from vmwright.cli.main import main
 from vmwright.host.local import LocalHost
 from vmwright.virt.connect import Connection
 
-_LIMIT = int(os.environ["KILL_AFTER"])
-_LOCK = threading.Lock()
-_counted = -1  # not begun
+
+def kill() -> None:
+    """SIGKILL to this process right after step $KILL_AFTER. Beyond the last step: a whole run."""
+    limit = int(os.environ["KILL_AFTER"])
+    steps = _Steps(lambda step: os.kill(os.getpid(), signal.SIGKILL) if step >= limit else None)
+    for owner, name in ((Connection, "_call"), (LocalHost, "run"), (LocalHost, "write")):
+        setattr(owner, name, steps.counting(getattr(owner, name)))
+    execute._walk = steps.beginning(execute._walk)
 
 
-def _counting(function: Callable[..., Any]) -> Callable[..., Any]:
-    def counted(*args: Any, **values: Any) -> Any:
-        global _counted
-        result = function(*args, **values)
-        with _LOCK:
-            if _counted >= 0:
-                _counted += 1
-                if _counted >= _LIMIT:
-                    os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    return counted
+def fill() -> None:
+    """Fill the file system of $FILL (a file to be made) when the plan begins to be carried out."""
+    steps = _Steps(lambda _: None, begin=lambda: _fill(Path(os.environ["FILL"])))
+    execute._walk = steps.beginning(execute._walk)
 
 
-def _beginning(function: Callable[..., Any]) -> Callable[..., Any]:
-    def begun(*args: Any, **values: Any) -> Any:
-        global _counted
-        _counted = 0
-        return function(*args, **values)
+def _fill(path: Path) -> None:
+    """Write until nothing more goes in, in ever smaller pieces."""
+    with path.open("wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12):
+            try:
+                while file.write(bytes(size)):
+                    pass
+            except OSError:
+                continue
 
-    return begun
 
+class _Steps:
+    """Calls `reached` after each step since the beginning."""
 
-Connection._call = _counting(Connection._call)  # type: ignore[method-assign]
-LocalHost.run = _counting(LocalHost.run)  # type: ignore[method-assign]
-LocalHost.write = _counting(LocalHost.write)  # type: ignore[method-assign]
-execute._walk = _beginning(execute._walk)
-main()
+    def __init__(self, reached: Callable[[int], object], *, begin: Callable[[], object] = lambda: None) -> None:
+        self._reached, self._begin, self._lock = reached, begin, threading.Lock()
+        self._count = -1  # not begun
+
+    def counting(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **values: Any) -> Any:
+            result = function(*args, **values)
+            with self._lock:
+                if self._count >= 0:
+                    self._count += 1
+                    self._reached(self._count)
+            return result
+
+        return counted
+
+    def beginning(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def begun(*args: Any, **values: Any) -> Any:
+            self._begin()
+            self._count = 0
+            return function(*args, **values)
+
+        return begun

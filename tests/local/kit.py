@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +22,8 @@ import libvirt
 
 URI = "qemu:///system"
 SOURCES = Path(__file__).resolve().parents[2] / "src"
+BUSY = 7  # the exit code
+_PATIENCE = 300.0  # seconds to wait for another vmwright's lock
 POOLS = Path("/var/lib/libvirt")  # the user that QEMU runs as must reach the pool; pytest's folders are closed
 
 
@@ -36,7 +42,7 @@ class Said:
 
 @dataclass(frozen=True)
 class Kit:
-    """One test's cloud: `name` is unique, `folder` has its file and its state, `pool` is a directory for its volumes."""
+    """One test's cloud: `name` is unique, `folder` has its file and its state, `pool` is for its volumes."""
 
     name: str
     folder: Path
@@ -49,16 +55,19 @@ class Kit:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": str(SOURCES), "XDG_STATE_HOME": str(self.folder / "state"), "COLUMNS": "200"}
+        state = str(self.folder / "state")
+        return {**os.environ, "PYTHONPATH": str(SOURCES), "XDG_STATE_HOME": state, "COLUMNS": "200"}
 
-    def write(self, vms: str, *, template: str = "", more: str = "", pool_dir: Path | None = None, host: str = "") -> None:
+    def write(
+        self, vms: str, *, template: str = "", more: str = "", pool_dir: Path | None = None, host: str = "local"
+    ) -> None:
         """Write the cloud's file: `vms` and `template` are YAML, indented by two."""
         template = template or f"  blank: {{image: {self.blank}, disk: 64M, firmware: bios}}\n"
         self.file.write_text(f"""\
 cloud: {self.name}
 hosts:
   here:
-    connect: {host or 'local'}
+    connect: {host}
     pools:
       {self.name}-pool: {{dir: {pool_dir or self.pool}}}
 networks:
@@ -77,19 +86,34 @@ templates:
             subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(path), "64M"], check=True)
         return path
 
-    def run(self, *words: str, timeout: float = 900, input: str | None = None, program: list[str] | None = None,
-            **environment: str) -> Said:
-        """Run vmwright on the cloud's file."""
-        argv = [sys.executable, *(program or ["-m", "vmwright.cli.main"]), words[0], "-f", str(self.file), *words[1:]]
-        done = subprocess.run(argv, cwd=self.folder, env={**self.environment, **environment}, capture_output=True, text=True, timeout=timeout,
-                              input=input, check=False)
-        return Said(done.returncode, done.stdout, done.stderr)
+    def run(
+        self, *words: str, timeout: float = 900, driver: str = "", patience: float = _PATIENCE, **environment: str
+    ) -> Said:
+        """Run vmwright on the cloud's file; waits so long while another vmwright works on this machine."""
+        argv = [words[0], "-f", str(self.file), *words[1:]]
+        until = time.monotonic() + patience
+        while True:
+            said = forks().run(argv, self.folder, {**self.environment, **environment}, driver, timeout)
+            if said.code != BUSY or time.monotonic() >= until:
+                return said
+            time.sleep(2)
 
     def ok(self, *words: str, timeout: float = 900) -> Said:
         """Run vmwright; anything but success fails the test with what it said."""
         said = self.run(*words, timeout=timeout)
         assert said.code == 0, said.all
         return said
+
+    @contextmanager
+    def started(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+        """vmwright at work, in an interpreter of its own, ended with the block if it has not ended before."""
+        argv = [sys.executable, "-m", "vmwright.cli.main", words[0], "-f", str(self.file), *words[1:]]
+        with subprocess.Popen(argv, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def plan(self, *words: str) -> dict[str, Any]:
         """The plan as data."""
@@ -109,6 +133,43 @@ templates:
     def domains(self) -> set[str]:
         """The names of this cloud's domains."""
         return {d.name() for d in connection().listAllDomains() if d.name().startswith(self.name)}
+
+
+class Forks:
+    """The process that runs vmwright in forks of itself: see forks.py."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="vmwright-forks-")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.local.forks"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(SOURCES), str(SOURCES.parent)])})
+
+    def run(self, argv: list[str], folder: Path, environment: dict[str, str], driver: str, seconds: float) -> Said:
+        """One run of the command line; its exit code is negative when a signal ended it."""
+        out, err = (Path(self._folder.name) / name for name in ("out", "err"))
+        for file in (out, err):
+            file.write_bytes(b"")
+        request = {"argv": argv, "cwd": str(folder), "env": environment, "in": os.devnull, "out": str(out),
+                   "err": str(err), "driver": driver, "seconds": seconds}
+        if self._process.stdin is None or self._process.stdout is None:
+            raise ValueError("the pipes are there")
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        code = int(self._process.stdout.readline())
+        return Said(code, out.read_text(), err.read_text())
+
+    def close(self) -> None:
+        """End it."""
+        self._process.communicate()
+        self._folder.cleanup()
+
+
+@functools.cache
+def forks() -> Forks:
+    """One for the whole test run."""
+    made = Forks()
+    atexit.register(made.close)
+    return made
 
 
 _CONNECTION: list[libvirt.virConnect] = []
@@ -136,7 +197,8 @@ def kit(folder: Path) -> Iterator[Kit]:
 
 def _free_subnet() -> str:
     taken = subprocess.run(["ip", "-4", "-br", "address"], capture_output=True, text=True, check=True).stdout
-    return next(s for s in (f"10.{secrets.randbelow(200) + 20}.{secrets.randbelow(250)}" for _ in range(100)) if s not in taken)
+    found = (f"10.{secrets.randbelow(200) + 20}.{secrets.randbelow(250)}" for _ in range(100))
+    return next(subnet for subnet in found if f" {subnet}." not in taken)
 
 
 def remove(made: Kit) -> None:

@@ -224,7 +224,7 @@ mkdir -p -- "$(dirname -- "$1")"
 t=$(mktemp -- "$1.XXXXXX")
 trap 'rm -f -- "$t"' EXIT
 cat > "$t"
-[ "$(stat -c %s -- "$t")" = "$3" ] || { echo "cut off" >&2; exit 1; }
+[ "$(stat -c %s -- "$t")" = "$3" ] || exit 1
 chmod -- "$2" "$t"
 sync -- "$t"
 mv -f -- "$t" "$1"
