@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vmwright.apply.context import Context, Undo
 from vmwright.apply.power import await_ready
-from vmwright.apply.remove import remove_domain
+from vmwright.apply.remove import drop_volume, remove_domain
 from vmwright.apply.storage import pool_target
 from vmwright.facts.model import OwnerFacts
 from vmwright.guest.seed import iso, seed
@@ -28,10 +28,9 @@ def create_vm(action: CreateVm, context: Context) -> None:
     with context.undoing() as undo:
         if not action.keep:  # the note is what tells data disks that belong to this VM from strange ones
             undo.push("drop the note", lambda: context.fulfil(name))
+        pools = {volume.path: volume.pool for volume in context.facts.volumes}
         for path in action.remove:
-            context.host.run(["rm", "-f", "--", path])
-        if action.remove:
-            context.virt.refresh_pool(vm.pool)
+            drop_volume(context, pools.get(path, vm.pool), path)
         _make(action, context, undo)
         if vm.running:
             context.say("starting", None)
@@ -74,7 +73,7 @@ def _make(action: CreateVm, context: Context, undo: Undo) -> None:
     context.check()
     context.say("copying its disk" if vm.copy is Copy.FULL else "making its disk", None)
     root = root_volume(cloud, vm.name)
-    undo.push(f"remove volume {root}", lambda: context.virt.delete_volume(vm.pool, root))
+    undo.push(f"remove volume {root}", lambda: drop_volume(context, vm.pool, f"{folder}/{root}"))
     (_full_copy if vm.copy is Copy.FULL else _overlay)(vm, action.template, context)
     for disk in vm.data_disks:
         _data_disk(vm, disk, action.keep, context, undo)
@@ -100,14 +99,17 @@ def _base_path(template: TemplateSpec, context: Context) -> str:
 
 
 def _full_copy(vm: VmSpec, template: TemplateSpec, context: Context) -> None:
-    """An image of its own: shared blocks where the file system can (reflink), else a copy that keeps holes."""
+    """An image of its own: shared blocks where the file system can (reflink), else a copy that keeps holes.
+
+    libvirt sees it in its pool when it next looks; nothing here waits for that, and to make it look now would fail while
+    other volumes are being made there.
+    """
     name = root_volume(context.cloud.name, vm.name)
     base, path = _base_path(template, context), f"{pool_target(context, vm.pool)}/{name}"
     context.host.run(["cp", "--sparse=always", "--reflink=auto", "--", base, path], cancel=context.cancel)
     context.host.run(["chmod", "0600", "--", path])
     if vm.disk and vm.disk > template.size:
         context.host.run(["qemu-img", "resize", "-q", "-f", "qcow2", path, str(vm.disk)])
-    context.virt.refresh_pool(vm.pool)
 
 
 def _data_disk(vm: VmSpec, disk: DataDisk, keep: tuple[str, ...], context: Context, undo: Undo) -> None:

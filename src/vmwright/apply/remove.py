@@ -17,6 +17,12 @@ def remove_domain(context: Context, name: str) -> None:
     context.virt.undefine(name)
 
 
+def drop_volume(context: Context, pool: str, path: str) -> None:
+    """Remove a volume, whether libvirt has seen its file yet or not."""
+    if not context.virt.delete_volume(pool, path.rpartition("/")[2]):
+        context.host.run(["rm", "-f", "--", path])
+
+
 def destroy_vm(action: DestroyVm, context: Context) -> None:
     """Power off, undefine, remove disks and seed, forget its host keys. The note names the volumes to the end."""
     paths = {v.name: v.path for v in context.facts.volumes}

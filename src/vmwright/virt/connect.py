@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -249,8 +250,15 @@ class Connection:
         self._pools.pop(name, None)
 
     def refresh_pool(self, name: str) -> None:
-        """Let libvirt see files that were put into a pool's directory."""
-        self._call(f"refresh pool {name}", self._pool(name).refresh, 0)
+        """Let libvirt see files that were put into a pool's directory; not now while it makes volumes there."""
+        for pause in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0):
+            try:
+                self._call(f"refresh pool {name}", self._pool(name).refresh, 0)
+                return
+            except ApplyError as error:
+                if "asynchronous jobs" not in error.why:
+                    raise
+            time.sleep(pause)
 
     def create_volume(self, pool: str, xml: str) -> None:
         """Make a volume from its description."""
