@@ -8,6 +8,7 @@ from vmwright.apply.remove import drop_volume, remove_domain
 from vmwright.apply.storage import pool_target
 from vmwright.facts.model import OwnerFacts
 from vmwright.guest.seed import iso, seed
+from vmwright.host.copy import copy
 from vmwright.image.traits import traits_of
 from vmwright.names import data_volume, root_volume, seed_volume, template_volume
 from vmwright.plan.actions import CreateVm, RebuildVm
@@ -101,13 +102,12 @@ def _base_path(template: TemplateSpec, context: Context) -> str:
 def _full_copy(vm: VmSpec, template: TemplateSpec, context: Context) -> None:
     """An image of its own: shared blocks where the file system can (reflink), else a copy that keeps holes.
 
-    libvirt sees it in its pool when it next looks; nothing here waits for that, and to make it look now would fail while
-    other volumes are being made there.
+    libvirt sees it in its pool when it next looks; nothing here waits for that, and to make it look now would fail
+    while other volumes are being made there.
     """
     name = root_volume(context.cloud.name, vm.name)
     base, path = _base_path(template, context), f"{pool_target(context, vm.pool)}/{name}"
-    context.host.run(["cp", "--sparse=always", "--reflink=auto", "--", base, path], cancel=context.cancel)
-    context.host.run(["chmod", "0600", "--", path])
+    context.host.run(copy(base, path), cancel=context.cancel)
     if vm.disk and vm.disk > template.size:
         context.host.run(["qemu-img", "resize", "-q", "-f", "qcow2", path, str(vm.disk)])
 

@@ -14,7 +14,6 @@ from typing import Protocol
 from vmwright.apply.context import Context
 from vmwright.apply.handlers import HANDLERS
 from vmwright.apply.journal import Journal
-from vmwright.apply.lock import host_lock
 from vmwright.errors import ApplyError, Bug, Cancelled, VmwrightError
 from vmwright.facts.model import Facts
 from vmwright.plan.actions import Action, Plan
@@ -93,12 +92,10 @@ class Run:
 
 
 def execute(plan: Plan, run: Run) -> Outcome:
-    """Do what the plan says. Holds the lock of every host that is changed; raises Busy when one is taken."""
+    """Do what the plan says. The caller holds the locks of the hosts, from before it read the facts of the plan."""
     outcome = Outcome()
     hosts = list(dict.fromkeys(action.host for action in plan.actions))
     with ExitStack() as stack:
-        for name in hosts:
-            stack.enter_context(host_lock(run.sessions[name].host))
         pools = {name: stack.enter_context(ThreadPoolExecutor(run.bound(name), thread_name_prefix=name))
                  for name in hosts}
         _walk(plan.actions, run, pools, outcome)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import getpass
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 
 from vmwright.errors import Busy
@@ -42,3 +42,12 @@ def host_lock(host: Host) -> Iterator[None]:
         yield
     finally:
         end(process)
+
+
+@contextmanager
+def all_locked(hosts: Iterable[Host]) -> Iterator[None]:
+    """Hold the locks of several hosts, in the order of their names, so that two runs cannot wait for each other."""
+    with ExitStack() as stack:
+        for host in sorted(hosts, key=lambda host: host.name):
+            stack.enter_context(host_lock(host))
+        yield

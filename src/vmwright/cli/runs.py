@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -149,40 +150,50 @@ def apply_file(
 
 
 def carry_out(file: str, planner: Callable[[Cloud, Facts], Plan], *, command: str, yes: bool, confirm: list[str],
-              allow_cut_off: bool = False, parallel: int = 0, question: str = "Apply this?") -> None:
-    """Read, plan, show, ask, do, read again and compare."""
+              allow_cut_off: bool = False, parallel: int = 0) -> None:
+    """Lock, read, plan, show, ask, do, read again and compare.
+
+    The hosts are locked from before they are read: a plan is carried out on what it was made from.
+    """
+    from vmwright.apply.lock import all_locked
     from vmwright.session import Sessions
 
     cloud, _ = with_images(load_cloud(file))
-    with Sessions(cloud.hosts) as sessions:
+    with Sessions(cloud.hosts) as sessions, all_locked(session.host for session in sessions):
         found = read_facts(cloud, sessions)
         made = planner(cloud, found)
         _show(made)
         refuse_if_refused(made)
         if made.empty:
             return
-        _allow(made, yes=yes, confirm=confirm, allow_cut_off=allow_cut_off)
-        if not yes and not ask(question):
+        named = _allow(made, command, yes=yes, confirm=confirm, allow_cut_off=allow_cut_off)
+        if not yes and not named and not ask("Apply this?"):
             raise UsageError("nothing was changed", todo="")
         _run(cloud, found, made, sessions, command, parallel)
-        if command == "apply":
-            _verify(cloud, sessions)
+        _verify(cloud, sessions, made, command)
 
 
-def _allow(made: Plan, *, yes: bool, confirm: list[str], allow_cut_off: bool) -> None:
-    """What takes data is asked for by name, what cuts the network by an option, even under -y."""
+def _allow(made: Plan, command: str, *, yes: bool, confirm: list[str], allow_cut_off: bool) -> bool:
+    """What takes data is asked for by name, what cuts the network by an option, even under -y.
+
+    Returns whether a name was typed for every action that is there: then there is nothing left to ask.
+    """
     from vmwright.plan.actions import CreateVm, DestroyVm, Effect, VmAction
 
+    typed = 0
     for action in made.actions:
         name = action.name if isinstance(action, DestroyVm) else action.vm.name if isinstance(action, VmAction) else ""
         if Effect.TAKES_DATA in action.effects and name not in confirm:
             verb = "throw away its root disk" if isinstance(action, CreateVm) else "remove it with its disks"
             if yes or not ask_name(f"vm {name}: {verb}", name):
+                option = f"--confirm {name}" if command == "apply" else "-y"
                 raise UsageError(f"vm {name}: to {verb} was not confirmed; nothing was changed",
-                                 todo=f"type its name when asked, or say --confirm {name}")
+                                 todo=f"type its name when asked, or say {option}")
+            typed += 1
         if Effect.CUTS_OFF in action.effects and not allow_cut_off and yes:
             raise UsageError(f"{action.object}: this cuts the network of a running VM; nothing was changed",
                              todo="say --allow-cut-off with -y, or apply without -y and look")
+    return typed == len(made.actions)
 
 
 def _run(cloud: Cloud, found: Facts, made: Plan, sessions: Sessions, command: str, parallel: int) -> None:
@@ -218,11 +229,21 @@ def _interruptible(out: Any) -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _verify(cloud: Cloud, sessions: Sessions) -> None:
-    """An action is done when the facts say so."""
+def _verify(cloud: Cloud, sessions: Sessions, made: Plan, command: str) -> None:
+    """An action is done when the facts say so. Commands on single VMs answer for what they did."""
+    from vmwright.plan.actions import VmAction
     from vmwright.plan.diff import make_plan
 
+    if command in ("stop", "destroy"):
+        return  # their handlers end when libvirt says so, and the file may well want the VM back
     left = make_plan(cloud, read_facts(cloud, sessions))
+    if command != "apply":
+        touched = {action.vm.name for action in made.actions if isinstance(action, VmAction)}
+        kept = tuple(a for a in left.actions if isinstance(a, VmAction) and a.vm.name in touched)
+        left = replace(left, actions=kept, refused=())
+    if left.empty and not left.refused and command != "apply":
+        console().print("Done: read again, and it is as the file says.", style="green")
+        return
     if left.empty and not left.refused:
         console().print("Done: read again, and everything is as the file says.", style="green")
         return
@@ -235,7 +256,7 @@ def rebuild(names: Names, file: File = DEFAULT_FILE, yes: Yes = False, parallel:
     """Throw VMs' root disks away and make them anew from their templates. Data disks stay."""
     from vmwright.plan.diff import make_rebuild_plan
 
-    _known(file, names)
+    known_vms(file, names)
     carry_out(file, lambda cloud, found: make_rebuild_plan(cloud, found, names), command="rebuild", yes=yes,
               confirm=names if yes else [], parallel=parallel)
 
@@ -248,7 +269,7 @@ def destroy(names: Names, file: File = DEFAULT_FILE, yes: Yes = False) -> None:
               confirm=names if yes else [])
 
 
-def _known(file: str, names: list[str]) -> None:
+def known_vms(file: str, names: list[str]) -> None:
     cloud = load_cloud(file)
     for name in names:
         if cloud.vm(name) is None:

@@ -33,7 +33,9 @@ def register(app: typer.Typer) -> None:
     app.command()(start)
     app.command()(stop)
     app.command("console")(console_)
-    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(ssh)
+    # What stands after the VM's name is the guest's, options and all.
+    own = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+    app.command(context_settings=own)(ssh)
 
 
 def status(file: File = DEFAULT_FILE, json: Json = False) -> None:

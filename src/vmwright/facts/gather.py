@@ -106,5 +106,8 @@ def _volumes(inventory: Inventory) -> Iterable[VolumeFacts]:
 
 
 def _with_paths(pool: PoolFacts, paths: tuple[PathFacts, ...]) -> PoolFacts:
-    blocked = next((path.blocked_by for path in paths if path.path == pool.target), None)
-    return replace(pool, blocked_by=blocked)
+    path = next((path for path in paths if path.path == pool.target), None)
+    if path is None:
+        return pool
+    # libvirt counts the blocks that the file system keeps for root; QEMU does not get those.
+    return replace(pool, blocked_by=path.blocked_by, available=min(pool.available, path.available))
