@@ -336,10 +336,10 @@ class Shell:
                     self._machine.remove(path)
             case "mv":
                 self._machine.files[words[1]] = self._machine.files.pop(words[0])
-            case "cp":
-                image = self._machine.files[words[0]]
+            case "sh":  # host.copy
+                image = self._machine.files[words[-2]]
                 assert isinstance(image, Image)
-                self._machine.files[words[1]] = replace(image, used=False)
+                self._machine.files[words[-1]] = replace(image, used=False)
             case "qemu-img":
                 assert argv[1] == "resize"
                 cast(Image, self._machine.files[argv[-2]]).capacity = int(argv[-1])
