@@ -60,22 +60,25 @@ def commands(cloud: str, paths: Collection[str], untold: Collection[str] = ()) -
 
 # For each directory: is it there, how much room has the file system that holds it (or will), and which directory on
 # the way, if any, can the user that QEMU runs as not search. Asked of the kernel, as that user, so that ACLs count.
-# The outermost closed directory is told: those below it cannot be judged before it is open. Few processes: this is half
-# of the time that reading the facts of an idle host takes.
+# The outermost closed directory is told: those below it cannot be judged before it is open. Where nobody can become
+# that user, nothing is called closed. Few processes: this was half of what reading the facts of an idle host takes.
 _PATHS = r"""
 conf=/etc/libvirt/qemu.conf
 user=$(sed -n 's/^[[:space:]]*user[[:space:]]*=[[:space:]]*"+\{0,1\}\([^"]*\)".*/\1/p' "$conf" 2>/dev/null | tail -n1)
 user=$(id -un "${user:-libvirt-qemu}" 2>/dev/null || id -un qemu 2>/dev/null)
 [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null || user=
 [ -z "$user" ] || group=$(id -g "$user")
-closed='found= up=$1; while :; do test -x "$up" || found=$up; [ "$up" = / ] && break; up=${up%/*}; up=${up:-/}; done; echo "$found"'
+closed='
+  found= up=$1
+  while :; do test -x "$up" || found=$up; [ "$up" = / ] && break; up=${up%/*}; up=${up:-/}; done
+  echo "$found"'
 for path in "$@"; do
   near=$path; [ -d "$path" ] && there=1 || there=0
   while [ ! -d "$near" ]; do near=${near%/*}; near=${near:-/}; done
   free=$(df --output=avail -B1 "$near" | tail -n1)
   blocked=
   [ -z "$user" ] ||
-    blocked=$(setpriv --reuid "$user" --regid "$group" --init-groups sh -c "$closed" sh "$near" 2>/dev/null) || blocked=/
+    blocked=$(setpriv --reuid "$user" --regid "$group" --init-groups sh -c "$closed" sh "$near" 2>/dev/null) || blocked=
   printf '%s\t%s\t%s\t%s\n' "$there" "$((free))" "$blocked" "$path"
 done
 """
@@ -184,8 +187,8 @@ def parse_paths(text: str) -> tuple[PathFacts, ...]:
 
 def parse_files(text: str, pools: Mapping[str, str]) -> tuple[VolumeFacts, ...]:
     """Volumes that libvirt does not tell of, from `qemu-img info`. `pools` are the names of pools by directory."""
-    return tuple(_volume(row, pools) for row in _objects(text)
-                 if posixpath.dirname(str(row.get("filename", ""))) in pools)
+    rows = (row for row in _objects(text) if isinstance(row.get("filename"), str))
+    return tuple(_volume(row, pools) for row in rows if posixpath.dirname(row["filename"]) in pools)
 
 
 def _volume(row: dict[str, Any], pools: Mapping[str, str]) -> VolumeFacts:
