@@ -59,7 +59,7 @@ class State:
     def _rewrite(self, vm: str, taken: tuple[str, ...], lines: list[str]) -> None:
         with _LOCK:
             old = self.known_hosts.read_text().splitlines() if self.known_hosts.exists() else []
-            new = [kept for line in old if (kept := _without(line, vm, taken))] + lines
+            new = [kept for line in old if (kept := _without(line, vm, taken)) is not None] + lines
             if new == old:
                 return
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -70,8 +70,8 @@ class State:
 
 def _without(line: str, vm: str, taken: tuple[str, ...]) -> str | None:
     """A line of known_hosts without those addresses; None when it is of that VM, whose name comes first."""
-    names, _, key = line.partition(" ")
+    names, space, key = line.partition(" ")
     first, *rest = names.split(",")
     if first == vm:
         return None
-    return f"{','.join([first, *(name for name in rest if name not in taken)])} {key}"
+    return ",".join([first, *(name for name in rest if name not in taken)]) + space + key

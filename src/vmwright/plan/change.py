@@ -58,7 +58,7 @@ def is_on(domain: DomainFacts) -> bool:
 
 def plan_existing(view: View, vm: VmSpec, domain: DomainFacts, made: Made, draft: Draft) -> None:
     """Actions for a VM of ours that is there: the change, what it takes to be up, and growing, one after another."""
-    diff = _diff(view, vm, domain, made)
+    diff, refused = _diff(view, vm, domain, made), len(draft.refused)
     _remark(view, vm, domain, draft)
     check_disk_pools(view, vm, draft)
     steps: list[Action] = []
@@ -74,7 +74,7 @@ def plan_existing(view: View, vm: VmSpec, domain: DomainFacts, made: Made, draft
         action = replace(step, needs=(*base, *previous))
         draft.actions.append(action)
         previous = (action.id,)
-    if not steps:
+    if not steps and made.reaches(vm) and len(draft.refused) == refused:
         draft.kept.append(Kept(view.host.name, f"vm {vm.name}", _as_asked(vm, domain)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from vmwright.facts.model import DomainFacts, DomainState, IntentFacts
+from vmwright.facts.model import DomainFacts, DomainState, IntentFacts, OwnerFacts
 from vmwright.names import data_volume, root_volume, template_volume
 from vmwright.plan.actions import Action, Change, CreateVm, Effect, GrowDisk, RebuildVm
 from vmwright.plan.networks import Link
@@ -128,11 +128,15 @@ def plan_rebuild(view: View, vm: VmSpec, domain: DomainFacts, made: Made, draft:
         needs=made.needs(vm, template), effects=frozenset({Effect.TAKES_DATA, *stops}), why="asked for",
         changes=(Change("root disk", f"{format_size(disk.allocation)} of data" if disk else "what it holds",
                         "thrown away"),
-                 Change("template", f"{owner.template}@{owner.template_version}",
-                        f"{template.name}@{template.version}"),
-                 *(Change(f"disk {d.name}", "kept", "kept, with its data") for d in vm.data_disks
+                 Change("template", f"{owner.template}@{owner.template_version}", _next_version(owner, template)),
+                 *(Change(f"disk {d.name}", "attached", "kept, with its data") for d in vm.data_disks
                    if _disk_path(view, vm, d) in keep)))
     return [action, *_grow_kept(view, vm, action, draft)]
+
+
+def _next_version(owner: OwnerFacts, template: TemplateSpec) -> str:
+    same = (owner.template, owner.template_version) == (template.name, template.version)
+    return "the same, there is no newer one" if same else f"{template.name}@{template.version}"
 
 
 def check_disk_pools(view: View, vm: VmSpec, draft: Draft) -> None:

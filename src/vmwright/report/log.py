@@ -13,9 +13,10 @@ _STYLE = {"done": "green", "failed": "red", "undo-failed": "red", "undo": "yello
 def run_line(number: int, events: list[dict[str, Any]]) -> Text:
     """One run in a line."""
     begin = events[0] if events else {}
-    counts = {kind: sum(1 for e in events if e["event"] == kind) for kind in ("done", "failed", "skipped")}
+    kinds = [event.get("event") for event in events]
+    counts = {kind: kinds.count(kind) for kind in ("done", "failed", "skipped")}
     told = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "nothing done"
-    ended = "" if any(e["event"] == "end" for e in events) else "  (cut off: it has no end)"
+    ended = "" if "end" in kinds else "  (cut off: it has no end)"
     time = begin.get("time", "?")[:19].replace("T", " ")
     return Text(f"{number:4}  {time}  {begin.get('command', '?'):<8} {told}{ended}")
 
@@ -23,9 +24,9 @@ def run_line(number: int, events: list[dict[str, Any]]) -> Text:
 def log_lines(events: list[dict[str, Any]]) -> Iterable[Text]:
     """A run's events, one a line, with what changed and what went wrong."""
     for event in events:
-        kind = event["event"]
+        kind = event.get("event", "?")
         what = event.get("action") or event.get("command") or ""
-        yield Text(f"{event['time'][11:19]}  {kind:<11} {what}", style=_STYLE.get(kind, ""))
+        yield Text(f"{event.get('time', '')[11:19]:<8}  {kind:<11} {what}".rstrip(), style=_STYLE.get(kind, ""))
         for key, old, new in event.get("changes", ()):
             yield Text(f"             {key}: {old + ' -> ' if old else ''}{new}", style="dim")
         for word in ("why", "what", "error", "outcome"):
@@ -33,5 +34,5 @@ def log_lines(events: list[dict[str, Any]]) -> Iterable[Text]:
                 yield Text(f"             {line}", style="dim")
         for note in event.get("notes", ()):
             yield Text(f"             {note}")
-    if not any(event["event"] == "end" for event in events):
+    if not any(event.get("event") == "end" for event in events):
         yield Text("This run was cut off: it has no end. Apply again picks up from there.", style="yellow")

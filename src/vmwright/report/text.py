@@ -19,13 +19,10 @@ _WIDEST, _SHOWN = 44, 5
 
 def plan_lines(plan: Plan, *, verbose: bool = False) -> Iterable[Text]:
     """A plan as a person reads it: warnings, what is done and why and what it costs, what is left alone, a summary."""
-    for warning in plan.warnings:
-        yield Text(f"warning: {warning}", style="yellow")
-    kept = plan.kept if verbose else _gathered(plan.kept) if plan.empty else ()
-    blocks = [list(_actions(plan)), list(_left(plan.unlisted)), list(_left(kept))]
-    for block in blocks:
-        yield from [Text(), *block] if block and (plan.warnings or block is not blocks[0]) else block
-    yield from [Text()] if plan.warnings or any(blocks) else []
+    kept = plan.kept if verbose else _gathered(plan.kept) if plan.empty and not plan.refused else ()
+    warnings = (Text(f"warning: {warning}", style="yellow") for warning in plan.warnings)
+    for block in (list(warnings), list(_actions(plan)), list(_left(plan.unlisted)), list(_left(kept))):
+        yield from [*block, Text()] if block else ()
     yield Text(summary(plan), style="bold")
 
 
