@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,18 @@ def fill() -> None:
 
 
 def _fill(path: Path) -> None:
-    """Write until nothing more goes in, in ever smaller pieces."""
+    """Take blocks, in ever smaller pieces, until none are free; the last of them by writing."""
     with path.open("wb", buffering=0) as file:
-        for size in (1 << 20, 1 << 12):
+        end, size = 0, 1 << 30
+        while size >= 1 << 12:
             try:
-                while file.write(bytes(size)):
-                    pass
+                os.posix_fallocate(file.fileno(), end, size)
+                end += size
             except OSError:
-                continue
+                size >>= 1
+        with suppress(OSError):
+            while file.write(bytes(1 << 12)):
+                pass
 
 
 class _Steps:

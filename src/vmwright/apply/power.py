@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 from vmwright.apply.context import Context
@@ -14,6 +15,7 @@ from vmwright.spec.cloud import VmSpec
 from vmwright.virt.design import serial_log
 
 _CONSOLE_LINES = 15
+_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)")  # of ECMA-48: CSI, OSC, others
 _RESTART_PATIENCE = 180.0
 
 
@@ -43,11 +45,18 @@ def _with_console(error: GuestError, vm: VmSpec, context: Context) -> GuestError
         tail = context.host.run(["tail", "-n", str(_CONSOLE_LINES), "--", serial_log(vm.name)], check=False).text
     except VmwrightError:
         tail = ""
-    shown = "".join(character for character in tail if character.isprintable() or character == "\n")
-    why = f"{error.why}\nlast lines of its console:\n{shown}" if shown.strip() else error.why
+    shown = console_text(tail)
+    why = f"{error.why}\nlast lines of its console:\n{shown}" if shown else error.why
     todo = "\n".join(line for line in (error.todo, f"look inside: vmwright console {vm.name}; then apply again, or "
                                                    f"vmwright rebuild {vm.name}") if line)
     return GuestError(f"vm {vm.name}: {error.what}", why=why, todo=todo)
+
+
+def console_text(raw: str) -> str:
+    """What a console said, without what moves its cursor, and without empty lines. Pure."""
+    plain = (_ESCAPE.sub("", line) for line in raw.replace("\r", "\n").split("\n"))
+    lines = ("".join(filter(str.isprintable, line)).rstrip() for line in plain)
+    return "\n".join(line for line in lines if line)
 
 
 def wait_vm(action: WaitReady, context: Context) -> None:
