@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import copyfile
 from xml.etree import ElementTree
 
+from libvirt import virDomain
 from tests.local.kit import URI, Kit, connection
 
-from bench.measure import Series, Spent, Table, Target, command, named, rounds, spend
+from bench.measure import Failed, Series, Spent, Table, Target, command, named, rounds, spend
 from bench.peers import Peer
 from bench.scratch import act, quiet, scratch, write
 
@@ -37,7 +40,13 @@ def tables(runs: int, peers: dict[str, Peer]) -> Iterator[Table]:
             "vmwright apply (full copies)": lambda: _apply(bed, "full"),
             "virt-clone --auto-clone": lambda: _undone(bed, lambda: _virt_clone(bed)),
         }
+        kcli = peers["kcli"]
+        if kcli.program:
+            contenders["kcli create vm"] = lambda: _undone(bed, lambda: _kcli(bed, kcli.program))
         series = rounds(runs, contenders)
+    series += (Series("virt-lightning", absent="not measured: it has no way to make a VM without booting it"),)
+    if not kcli.program:
+        series += (Series("kcli create vm", absent=kcli.absent),)
     title = f"{CLONES} clones of a template with 2 GiB of data, defined, not started"
     yield Table(title, series, tuple(_targets(series)), notes=(
         "vmwright: the whole command, with facts, plan, lock, journal, seeds and the check afterwards",
@@ -106,9 +115,8 @@ def _undone(bed: Bed, make: Callable[[], object]) -> Spent:
     try:
         return spend(make)
     finally:
-        for domain in connection().listAllDomains():
-            if domain.name().startswith(f"{bed.cloud.name}-clone-"):
-                domain.undefine()
+        for domain in _made(bed):
+            domain.undefine()
         for path in set(bed.cloud.pool.iterdir()) - files:
             path.unlink()
         connection().storagePoolLookupByName(f"{bed.cloud.name}-pool").refresh()
@@ -117,6 +125,25 @@ def _undone(bed: Bed, make: Callable[[], object]) -> Spent:
 def _virt_clone(bed: Bed) -> None:
     for name in _names(bed):
         command(["virt-clone", "--connect", URI, "--quiet", "--original", bed.source, "--name", name, "--auto-clone"])
+
+
+def _kcli(bed: Bed, program: str) -> None:
+    """Overlays and seeds, by kcli; a home of its own, so that it meets nobody's settings."""
+    home = bed.cloud.folder / "home"
+    keys = home / ".ssh"
+    keys.mkdir(parents=True, exist_ok=True)
+    for name in ("key", "key.pub"):
+        copyfile(bed.cloud.folder / name, keys / name.replace("key", "id_ed25519"))
+    values = ("memory=64", "numcpus=1", "start=False", f"pool={bed.cloud.name}-pool", f"nets=[{bed.cloud.name}-net]")
+    argv = [program, "create", "vm", "--image", bed.template.name, "--count", str(CLONES)]
+    argv += [word for value in values for word in ("-P", value)]
+    command([*argv, f"{bed.cloud.name}-clone"], env={**os.environ, "HOME": str(home)})
+    if len(_made(bed)) != CLONES:
+        raise Failed(f"kcli made {len(_made(bed))} VMs")
+
+
+def _made(bed: Bed) -> list[virDomain]:
+    return [domain for domain in connection().listAllDomains() if domain.name().startswith(f"{bed.cloud.name}-clone-")]
 
 
 def _floor(bed: Bed) -> None:
