@@ -18,6 +18,7 @@ from vmwright.errors import Cancelled, HostError
 
 # A child sees a C locale and nothing of the user's session but what a command needs to be found and to authenticate.
 _KEPT = ("PATH", "HOME", "USER", "LOGNAME", "SSH_AUTH_SOCK", "TMPDIR", "XDG_RUNTIME_DIR", "TERM")
+_LINGER = 5.0  # seconds after a command's end for what it said to arrive
 OnLine = Callable[[str], None]
 
 # A command that can be cancelled must not outlive us, not even a kill -9, and not on the far side of an ssh connection:
@@ -170,7 +171,8 @@ def run(
     ending = _wait(process, timeout, cancel)
     if process.stdin is not None:
         process.stdin.close()
-    out, err = (reader.join_all() for reader in readers)
+    until = time.monotonic() + _LINGER
+    out, err = (reader.join_all(until) for reader in readers)
     done = Completed(tuple(shown), process.returncode, out, err)
     if ending == "cancelled":
         raise Cancelled(f"stopped: {shlex.join(shown)}")
@@ -278,9 +280,9 @@ class _Reader(threading.Thread):
         if self._on_line and line.strip():
             self._on_line(line.decode(errors="replace").rstrip())
 
-    def join_all(self) -> bytes:
+    def join_all(self, until: float) -> bytes:
         # A grandchild that kept the stream open must not keep us: what has come by then is what there is.
-        self.join(5.0)
+        self.join(max(0.0, until - time.monotonic()))
         if not self.is_alive():
             self._stream.close()
         return b"".join(self._kept)

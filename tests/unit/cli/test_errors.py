@@ -1,0 +1,187 @@
+"""What a user can get wrong at the command line: words and the exit code of its class, never a traceback."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vmwright.cli import specs
+from vmwright.cli.main import main
+
+FILE = """\
+cloud: lab
+hosts:
+  far: {connect: ssh://root@127.0.0.1:9, ssh_config: ./ssh_config, pools: {images: {dir: /srv/images}}}
+networks: {lan: {nat: 10.0.0.0/24}}
+users: {admin: {ssh_keys: [./key.pub]}}
+templates: {base: {build: debian, disk: 4G}}
+vms: {web-1: {template: base, memory: 1G, address: 10.0.0.10}}
+"""
+ON_HOSTS = (["facts"], ["plan"], ["apply", "-y"], ["rebuild", "web-1", "-y"], ["destroy", "web-1", "-y"], ["status"],
+            ["start", "web-1"], ["stop", "web-1"], ["console", "web-1"], ["ssh", "web-1"])
+ON_FILES = (*ON_HOSTS, ["check"], ["set", "vms.web-1.memory=2G"], ["log"], ["doctor"])
+ON_VMS = ("rebuild", "start", "stop", "console", "ssh")
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("COLUMNS", "200")
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "key"], check=True)
+    Path("ssh_config").write_text("BatchMode yes\n")
+    Path("cloud.yaml").write_text(FILE)
+
+
+class Ran:
+    """How a run of the command line ended."""
+
+    def __init__(self, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        monkeypatch.setattr(sys, "argv", ["vmwright", *words])
+        self.code: object = 0
+        try:
+            main()
+        except SystemExit as end:
+            self.code = end.code or 0
+        self.out, self.err = capsys.readouterr()
+        assert "Traceback" not in self.out + self.err
+        assert "a bug in vmwright" not in self.err
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    return lambda *words: Ran(list(words), monkeypatch, capsys)
+
+
+def name(words: list[str]) -> str:
+    return words[0]
+
+
+@pytest.mark.parametrize("words", ON_FILES, ids=name)
+def test_a_file_that_is_not_there(words: list[str], ran) -> None:  # type: ignore[no-untyped-def]
+    said = ran(words[0], "-f", "nowhere.yaml", *words[1:])
+    assert (said.code, said.err) == (2, "error: cannot read nowhere.yaml: No such file or directory\n"
+                                        "  do:  name the file, or let `vmwright init` write one\n")
+
+
+@pytest.mark.parametrize("words", [words for words in ON_FILES if words[0] != "doctor"], ids=name)
+def test_no_file_here(words: list[str], ran) -> None:  # type: ignore[no-untyped-def]
+    """Without -f it is cloud.yaml; a newcomer who has none is told how to come by one."""
+    Path("cloud.yaml").unlink()
+    said = ran(*words)
+    assert said.code == 2, said.err
+    what, todo = said.err.splitlines()
+    assert what in ("error: there is no cloud.yaml here", "error: cannot read cloud.yaml: No such file or directory")
+    assert "vmwright init" in todo
+
+
+@pytest.mark.parametrize("words", ON_FILES, ids=name)
+def test_a_file_that_is_no_yaml(words: list[str], ran) -> None:  # type: ignore[no-untyped-def]
+    Path("cloud.yaml").write_text("cloud: lab\nvms: {web-1: [\n")
+    said = ran(*words)
+    assert said.code == 3, said.err
+    assert said.err.startswith("error: cloud.yaml:"), said.err
+
+
+@pytest.mark.parametrize("words", ON_FILES, ids=name)
+def test_a_file_with_several_mistakes(words: list[str], ran) -> None:  # type: ignore[no-untyped-def]
+    """All of them at once, each with its place."""
+    Path("cloud.yaml").write_text(FILE.replace("memory: 1G", "memory: 1GB").replace("template: base", "template: bas"))
+    said = ran(*words)
+    assert said.code == 3, said.err
+    mistakes = 1 if words[0] == "set" else 2  # it would set the other one right
+    assert len(re.findall(r"cloud\.yaml:7:\d+: ", said.err)) == mistakes, said.err
+    assert "did you mean base?" in said.err
+
+
+@pytest.mark.parametrize("command", ON_VMS)
+def test_an_unknown_vm(command: str, ran) -> None:  # type: ignore[no-untyped-def]
+    """The nearest name, or all there are; no host is asked."""
+    said = ran(command, "wbe-1")
+    assert (said.code, said.err) == (2, "error: there is no vm wbe-1 in the file\n  do:  did you mean web-1?\n")
+    said = ran(command, "other")
+    assert (said.code, said.err) == (2, "error: there is no vm other in the file\n  do:  it has: web-1\n")
+
+
+@pytest.mark.parametrize("words", ON_HOSTS, ids=name)
+def test_a_host_that_cannot_be_reached(words: list[str], ran) -> None:  # type: ignore[no-untyped-def]
+    """Port 9 of this machine is closed."""
+    said = ran(*words)
+    assert said.code == 5, said.err
+    assert said.err.startswith("error: cannot connect to host far (root@127.0.0.1:9)\n  why: "), said.err
+    assert "Connection refused" in said.err
+    assert said.err.endswith("  do:  nothing answers at that port: is sshd running there, and is the port right?\n")
+
+
+def test_doctor_tells_of_a_host_that_cannot_be_reached(ran) -> None:  # type: ignore[no-untyped-def]
+    said = ran("doctor")
+    assert said.code == 1
+    assert "FAIL  cannot connect to host far (root@127.0.0.1:9)" in said.out
+    assert "do: nothing answers at that port" in said.out
+
+
+@pytest.mark.parametrize(("assignment", "code", "words"), [
+    ("vms.web-1.memory", 2, "'vms.web-1.memory' is not PATH=VALUE"),
+    ("=2G", 2, "'=2G' is not PATH=VALUE"),
+    ("vms.wbe-1.memory=2G", 3, "web-1"),
+    ("vms.web-1.memroy=2G", 3, "memory"),
+    ("vms.web-1.memory=2GB", 3, "GB"),
+])
+def test_what_cannot_be_set(assignment: str, code: int, words: str, ran) -> None:  # type: ignore[no-untyped-def]
+    """And the file is as it was."""
+    said = ran("set", assignment)
+    assert said.code in (code, 2), said.err
+    assert words in said.err
+    assert Path("cloud.yaml").read_text() == FILE
+
+
+@pytest.mark.parametrize(("content", "words"), [("", "facts.json"), ("{", "facts.json"), ("[]", "facts.json"),
+                                                ('{"format": 999}', "facts.json")])
+def test_facts_that_are_none(content: str, words: str, ran) -> None:  # type: ignore[no-untyped-def]
+    Path("facts.json").write_text(content)
+    said = ran("plan", "--facts", "facts.json")
+    assert said.code not in (0, 1, 70), said.err
+    assert words in said.err
+
+
+def test_facts_that_are_not_there(ran) -> None:  # type: ignore[no-untyped-def]
+    said = ran("plan", "--facts", "nowhere.json")
+    assert said.code not in (0, 1, 70), said.err
+    assert "nowhere.json" in said.err
+
+
+def test_a_run_that_is_not_in_the_journal(ran) -> None:  # type: ignore[no-untyped-def]
+    assert ran("log").out == "There is no journal yet: nothing has been applied from this machine.\n"
+    assert ran("log", "-n", "3").code == 0
+
+
+def test_init_overwrites_nothing(ran) -> None:  # type: ignore[no-untyped-def]
+    said = ran("init")
+    assert (said.code, said.err) == (
+        2, "error: cloud.yaml is there already\n  do:  name another file, or edit this one\n")
+    assert Path("cloud.yaml").read_text() == FILE
+
+
+def test_a_bug_is_one_line_and_a_file(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What nobody foresaw: not the user's doing, and said so."""
+    def broken(file: str) -> None:
+        raise KeyError(file)
+
+    monkeypatch.setattr(specs, "load_cloud", broken)
+    monkeypatch.setattr(sys, "argv", ["vmwright", "check"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 70
+    said = re.fullmatch(r"error: this is a bug in vmwright: KeyError: 'cloud\.yaml'\n  why: traceback: (\S+)\n"
+                        r"  do:  please report it with that file\n", capsys.readouterr().err)
+    assert said is not None
+    trace = Path(said[1])
+    try:
+        assert "Traceback (most recent call last):" in trace.read_text()
+        assert "raise KeyError(file)" in trace.read_text()
+    finally:
+        trace.unlink()
