@@ -7,6 +7,7 @@ import pwd
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,9 +22,12 @@ from vmwright.host.ssh import SshHost
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Sshd]:
-    with sshd(tmp_path / "sshd") as made:
-        yield made
+def server() -> Iterator[Sshd]:
+    # Not in pytest's folder: sshd reads the keys of a user as that user, who could not get there.
+    with tempfile.TemporaryDirectory(prefix="vmwright-sshd-") as folder:
+        os.chmod(folder, 0o755)
+        with sshd(Path(folder) / "sshd") as made:
+            yield made
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ def make_template(action: MakeTemplate, context: Context) -> None:
     try:
         path, manifest = _image(action, context, work)
         context.say("moving it into the pool", None)
-        context.host.run(["mv", "-f", "--", path, partial])
+        context.host.run(["mv", "-f", "--", path, partial], cancel=context.cancel)
         context.host.run(["chmod", "0644", "--", partial])
         manifest = {"template": template.name, "version": template.version, **manifest}
         context.host.write(manifest_path(context.cloud.name, template.name, template.version),
