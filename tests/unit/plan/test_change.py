@@ -189,6 +189,7 @@ def test_a_detached_disk_keeps_its_data_and_comes_back_with_it() -> None:
 def test_shrinking_is_refused_with_its_place(before: str, after: str, said: str, place: str) -> None:
     found = plan(cloud(after), made(cloud(before)))
     assert refused(found) == [said]
+    assert "vm web" not in {kept.object for kept in found.kept}
     assert str(found.refused[0].where) == place
 
 

@@ -156,8 +156,9 @@ def test_rebuild_throws_the_root_disk_away_and_keeps_data_disks() -> None:
     assert isinstance(action, RebuildVm)
     assert (action.sign, action.object, action.verb, action.why) == ("!", "vm web", "rebuild", "asked for")
     assert action.effects == {Effect.TAKES_DATA, Effect.STOPS}
-    assert changes(action) == ["root disk: 64M of data -> thrown away", f"template: base@{version} -> base@{version}",
-                               "disk data: kept -> kept, with its data"]
+    assert changes(action) == ["root disk: 64M of data -> thrown away",
+                               f"template: base@{version} -> the same, there is no newer one",
+                               "disk data: attached -> kept, with its data"]
     assert action.keep == ("/srv/images/lab.web.disk-data.qcow2",)
     assert action.remove == ("/srv/images/lab.web.root.qcow2", "/srv/images/lab.web.seed.iso")
     carry_out(rebuild(cloud(DATA), machine, "web"), cloud(DATA), machine)
@@ -186,6 +187,8 @@ def test_rebuild_takes_the_new_template_and_nothing_else_of_the_plan() -> None:
     found = rebuild(wanted, machine, "web")
     assert told(found) == ["+ template base: make", "! vm web: rebuild"]
     assert found.actions[0].id in found.actions[1].needs
+    old, new = cloud().templates[0].version, wanted.templates[0].version
+    assert changes(found.actions[1])[1] == f"template: base@{old} -> base@{new}"
     assert not found.unlisted
 
 
