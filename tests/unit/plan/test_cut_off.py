@@ -312,6 +312,8 @@ def test_a_template_cut_off_that_is_no_longer_wanted_is_removed() -> None:
     assert (action.object, action.verb) == ("leftover base-0123456789ab", "tidy")
     assert action.why == "a run that was cut off left it"
     assert action.paths == (partial, f"{HOST_STATE}/lab/templates/base-0123456789ab.json")
+    ends(machine)
+    assert partial not in machine.files
 
 
 def test_a_template_cut_off_when_it_was_whole_keeps_its_manifest() -> None:
@@ -328,6 +330,9 @@ def test_an_image_half_moved_without_its_work_directory_is_removed() -> None:
     action = only(plan(cloud(), machine))
     assert isinstance(action, Tidy)
     assert action.paths[0] == "/srv/images/.lab.base.template-0123456789ab.qcow2.partial"
+    ends(machine)
+    assert [path for path in machine.files if "partial" in path] == [
+        "/srv/images/.theirs.base.template-0123456789ab.qcow2.partial"]
 
 
 def test_notes_of_other_clouds_are_theirs() -> None:
