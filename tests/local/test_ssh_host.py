@@ -255,9 +255,10 @@ with host_lock(SshHost("far", sys.argv[1], config=sys.argv[2])):
 def _hold(server: Sshd, cloud: Kit) -> subprocess.Popen[str]:
     """A process that holds the lock of the host; waits for whoever has it now."""
 
+    environment = {**cloud.environment, "TMPDIR": str(server.folder.parent)}  # a kill -9 leaves an empty folder there
     for _ in range(150):
         holder = subprocess.Popen([sys.executable, "-c", _HOLD, server.url(), str(server.config)],
-                                  env=cloud.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                                  env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if holder.stdout and holder.stdout.readline() == "held\n":
             return holder
         _, said = holder.communicate()

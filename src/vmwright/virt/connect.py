@@ -76,6 +76,10 @@ def _quiet(*_: object) -> None:
 libvirt.registerErrorHandler(_quiet, None)
 
 
+def _name(listed: Any) -> str:
+    return str(listed.name())
+
+
 def version_text(number: int) -> str:
     """libvirt's and QEMU's version numbers, major * 1,000,000 + minor * 1,000 + release, as text."""
     return f"{number // 1_000_000}.{number // 1_000 % 1_000}.{number % 1_000}"
@@ -123,14 +127,20 @@ class Connection:
     # -- reading ----------------------------------------------------------------------------------------------------
 
     def inventory(self) -> Inventory:
-        """One listing per kind; then one description per domain (two when it runs), pool, volume and network."""
+        """One listing per kind; then one description per domain (two when it runs), pool, volume and network.
+
+        By name: libvirt lists in the order of its hash tables, and a plan is to look the same at every run.
+        """
         conn = self._libvirt
         autostarted = {d.name() for d in self._call("list domains", conn.listAllDomains,
                                                     libvirt.VIR_CONNECT_LIST_DOMAINS_AUTOSTART)}
         stats = self._call("list domains", conn.getAllDomainStats, libvirt.VIR_DOMAIN_STATS_STATE, 0)
-        domains = [self._still(self._raw_domain, domain, row, autostarted) for domain, row in stats]
-        pools = [self._still(self._raw_pool, pool) for pool in self._call("list pools", conn.listAllStoragePools)]
-        networks = [self._still(self._raw_network, net) for net in self._call("list networks", conn.listAllNetworks)]
+        domains = [self._still(self._raw_domain, domain, row, autostarted)
+                   for domain, row in sorted(stats, key=lambda row: _name(row[0]))]
+        pools = [self._still(self._raw_pool, pool)
+                 for pool in sorted(self._call("list pools", conn.listAllStoragePools), key=_name)]
+        networks = [self._still(self._raw_network, network)
+                    for network in sorted(self._call("list networks", conn.listAllNetworks), key=_name)]
         return Inventory(
             libvirt=version_text(self._call("tell its version", conn.getLibVersion)),
             emulator=self._emulator(),
