@@ -35,6 +35,11 @@ def create_vm(action: CreateVm, context: Context) -> None:
         _make(action, context, undo)
         if vm.running:
             context.say("starting", None)
+            # From its first instruction on the guest may put something of worth on its disks: no note may call them
+            # half made then. Until it has started, they are, and a failure says so again before it removes them.
+            context.intend(name, "boot", instance=action.instance)
+            undo.push("note that it is half made", lambda: context.intend(
+                name, "create", volumes=tuple(volumes.values()), instance=action.instance))
             context.virt.start(vm.name)
     finish_boot(vm, context, action.instance)
 
@@ -54,7 +59,6 @@ def finish_boot(vm: VmSpec, context: Context, instance: str) -> None:
     if not vm.running:
         context.fulfil(vm.name)
         return
-    context.intend(vm.name, "boot", instance=instance)
     await_ready(vm, context, instance=instance)
     context.fulfil(vm.name)
 

@@ -71,5 +71,13 @@ def _image(action: MakeTemplate, context: Context, work: str) -> tuple[str, dict
     if isinstance(source, BuildSource):
         built = debian.build(context.host, source, size, work, progress=context.say, cancel=context.cancel)
         return built.path, {"source": "build", "packages": built.manifest}
-    fetched = fetch.fetch(context.host, source, size or None, work, progress=context.say, cancel=context.cancel)
+    fetched = fetch.fetch(context.host, source, size or None, work, proxy=_proxy(action, context), progress=context.say,
+                          cancel=context.cancel)
     return fetched.path, {"source": fetched.origin, "sha256": fetched.sha256}
+
+
+def _proxy(action: MakeTemplate, context: Context) -> str | None:
+    """The proxy that the guests of this template use: where they need one to reach the world, their host does, too."""
+    name, host = action.template.name, action.template.host
+    return next((vm.guest.proxy for vm in context.cloud.vms
+                 if (vm.template, vm.host) == (name, host) and vm.guest.proxy), None)
