@@ -39,13 +39,12 @@ MKFS_TOOLS = {
     Filesystem.BTRFS: ("mkfs.btrfs", "btrfs-progs"),
 }
 _TOO_OLD = ("stretch", "buster", "bullseye")  # no package systemd-boot
-_ROOM = 3 * GIB  # the tree, the raw disk and the qcow2 at once, with packages of the user's
+_ROOM = 2 * GIB  # the tree, the raw disk and the qcow2 at once, with packages of the user's
 _ALIGN = MIB
 _SECTOR = 512
 _ROOT_TYPE = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709"  # root, x86-64 (Discoverable Partitions Specification)
 _BUILD_SECONDS, _COPY_SECONDS, _SHORT_SECONDS = 3600, 1800, 300
-_OURS = ("root", "esp", "mnt", "lists", "root.img", "disk.raw", "disk.qcow2", "debian.sources", "files.tar",
-         "finish.sh")
+_PREFIX = "build-"  # of the directory that a build has in the work directory
 _STEPS = {  # what mmdebstrap says it does -> how far the build is then, and how a person would say it
     "running apt-get update": (0.02, "reading the mirror's lists"),
     "downloading packages": (0.05, "fetching the base system"),
@@ -117,20 +116,28 @@ def build(host: Host, source: BuildSource, size: int, work: str, *, progress: Pr
     gets a sentence and a share from 0 to 1, or None. Raises ApplyError (it cannot be built as wished), HostError and
     Cancelled.
     """
-    plan = layout(size)
-    job = _Job(host, source, plan, work, progress, cancel or threading.Event(), guest.Identity(_uuid(), _uuid()))
+    plan, place = layout(size), f"{work}/{_PREFIX}{uuid.uuid4().hex[:8]}"
+    job = _Job(host, source, plan, place, progress, cancel or threading.Event(), guest.Identity(_uuid(), _uuid()))
     _check(job)
-    done = False
     try:
-        _clean(job)
-        built = _build(job)
-        done = True
-        return built
+        _remove_builds(host, work)
+        manifest = _build(job)
+        job.run(["mv", "--", job.path("disk.qcow2"), f"{work}/disk.qcow2"])
+        return Built(f"{work}/disk.qcow2", "qcow2", manifest)
     finally:  # an error or a cancel is on its way, perhaps: a failure to tidy must not hide it
         with suppress(VmwrightError):
-            _clean(job, keep="disk.qcow2" if done else "")
-            if not done:
-                job.host.run(["rmdir", "--", work], check=False)
+            _remove_builds(host, work)
+            host.run(["rmdir", "--", work], check=False)
+
+
+def _remove_builds(host: Host, work: str) -> None:
+    """Remove what builds left in the work directory, also after a cancel.
+
+    Each build has a name of its own: what a run that was killed seconds ago still writes is not in the way of the next.
+    """
+    remove = ["-exec", "rm", "-rf", "--one-file-system", "--", "{}", "+"]
+    argv = ["find", work, "-mindepth", "1", "-maxdepth", "1", "-name", f"{_PREFIX}*", *remove]
+    host.run(argv, check=False, timeout=_COPY_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -173,25 +180,20 @@ def _check(job: _Job) -> None:
                         todo="use a cloud image: os: or image:")
 
 
-def _build(job: _Job) -> Built:
-    job.run(["mkdir", "-p", "-m", "0700", "--", job.work])
+def _build(job: _Job) -> dict[str, str]:
+    job.run(["mkdir", "-p", "-m", "0700", "--", job.work.rpartition("/")[0], job.work])
     _check_room(job)
     _install(job)
     manifest = parse_manifest(job.run(manifest_argv(job.path("root"))).text)
-    _check_fits(job)
+    used = job.run(["du", "--summarize", "--block-size=1", "--", job.path("root")]).text.split()[0]
+    check_fits(int(used), job.layout)
     job.progress("making the disk", 0.82)
     _partition(job)
     _fill_esp(job)
     _fill_root(job)
     job.run(["rm", "-rf", "--one-file-system", "--", job.path("root")], timeout=_COPY_SECONDS)
     _convert(job)
-    return Built(job.path("disk.qcow2"), "qcow2", manifest)
-
-
-def _clean(job: _Job, keep: str = "") -> None:
-    """Remove what is ours in the work directory, also after a cancel."""
-    ours = [job.path(name) for name in _OURS if name != keep]
-    job.host.run(["rm", "-rf", "--one-file-system", "--", *ours], timeout=_COPY_SECONDS)
+    return manifest
 
 
 def _check_room(job: _Job) -> None:
@@ -206,6 +208,8 @@ def _check_room(job: _Job) -> None:
 def _install(job: _Job) -> None:
     job.progress("looking for the host's Debian mirror", 0.0)
     archives = mirror.archives(job.host, job.source.release, job.source.mirror, job.path("lists"), job.cancel)
+    if not any(archive.suite.endswith("-security") for archive in archives):
+        job.progress("no security archive at this mirror: the guest gets no security updates", None)
     if key := mirror.missing_key(job.host, archives, job.cancel):
         raise HostError(f"{job.host.name} cannot check Debian's signatures: it has no {key}",
                         todo=f"on {job.host.name}: apt-get install debian-archive-keyring")
@@ -216,10 +220,9 @@ def _install(job: _Job) -> None:
     names = guest.packages(job.source.filesystem, job.source.packages)
     argv = mmdebstrap_argv(job.source.release, names, job.work, tuple(dict.fromkeys(keys)))
     done = job.run(argv, check=False, timeout=_BUILD_SECONDS, env=mirror.proxies(job.host, job.cancel),
-                   on_line=_Narrator(job.progress))
+                   on_line=narrator(job.progress))
     if done.code != 0:
-        uris = ", ".join(dict.fromkeys(mirror.shown(archive.uri) for archive in archives))
-        raise explain(done, job.host.name, job.source.release, uris)
+        raise explain(done, job.host.name, job.source.release, mirror.shown(archives[0].uri))
 
 
 def mmdebstrap_argv(release: str, packages: Sequence[str], work: str, keys: Sequence[str] = ()) -> list[str]:
@@ -242,23 +245,23 @@ def mmdebstrap_argv(release: str, packages: Sequence[str], work: str, keys: Sequ
             f"--include={','.join(packages)}", *hooks, release, f"{work}/root", f"{work}/debian.sources"]
 
 
-class _Narrator:
+def narrator(progress: Progress) -> Callable[[str], None]:
     """Turns mmdebstrap's lines into progress: its steps, and how many packages are installed of how many."""
+    at, total, count = 0.0, 0, 0
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress, self._total, self._count, self._share = progress, 0, 0, 0.0
-
-    def __call__(self, line: str) -> None:
+    def tell(line: str) -> None:
+        nonlocal at, total, count
         for words, (share, sentence) in _STEPS.items():
             if line.startswith("I: ") and words in line:
-                self._share, self._count = share, 0
-                self._progress(sentence, share)
+                at, total, count = share, 0, 0
+                progress(sentence, share)
         if match := re.search(r"\b(\d+) newly installed", line):
-            self._total = int(match[1])
-        if self._share == _INSTALL_FROM and self._total and re.match(r"(Unpacking|Setting up) ", line):
-            self._count += 1
-            share = min(self._count / (2 * self._total), 1)
-            self._progress("installing packages", _INSTALL_FROM + _INSTALL_SHARE * share)
+            total = int(match[1])
+        if at == _INSTALL_FROM and total and re.match(r"(Unpacking|Setting up) ", line):
+            count += 1
+            progress("installing packages", _INSTALL_FROM + _INSTALL_SHARE * min(count / (2 * total), 1))
+
+    return tell
 
 
 # Lines of apt, dpkg and mmdebstrap -> what happened, what to do. {0} host, {1} release, {2} mirror; groups after these.
@@ -266,7 +269,7 @@ _TELLING = (
     (r"No space left on device",
      "{0} ran out of room while the template was built", "make room there, then apply again"),
     (r"Unable to locate package (\S+)|Package '?([^\s']+)'? has no installation candidate",
-     "Debian {1} has no package {3}", "correct packages: of the template, or add the archive that has it"),
+     "Debian {1} has no package {3}", "correct packages: of the template"),
     (r"does not have a Release file|404 +Not Found.*InRelease|InRelease.*404 +Not Found",
      "the mirror {2} has no Debian release {1}", "correct release: or mirror: of the template"),
     (r"NO_PUBKEY|not signed|signatures couldn't be verified|EXPKEYSIG|[Ss]ub-process \S*(?:gpgv|sqv) returned",
@@ -281,7 +284,7 @@ _TELLING = (
 )  # fmt: skip
 
 
-def explain(done: Completed, host: str, release: str, uris: str) -> VmwrightError:
+def explain(done: Completed, host: str, release: str, uri: str) -> VmwrightError:
     """The error of an mmdebstrap that failed, from what it and its children said."""
     lines = (done.stdout + b"\n" + done.stderr).decode(errors="replace").splitlines()
     for pattern, what, todo in _TELLING:
@@ -289,7 +292,7 @@ def explain(done: Completed, host: str, release: str, uris: str) -> VmwrightErro
             if match := re.search(pattern, line):
                 group = next((text for text in match.groups() if text), "")
                 said = [text.strip() for text in lines if re.search(pattern, text)]
-                return HostError(what.format(host, release, uris, group), why="\n".join(dict.fromkeys(said[:4])),
+                return HostError(what.format(host, release, uri, group), why="\n".join(dict.fromkeys(said[:4])),
                                  todo=todo.format(host))
     return failed(done, f" on {host}")
 
@@ -304,14 +307,12 @@ def parse_manifest(text: str) -> dict[str, str]:
     return dict(sorted((name, version) for name, _, version in (line.partition("\t") for line in text.splitlines())))
 
 
-def _check_fits(job: _Job) -> None:
-    """A tree that does not fit would fail later, with words that do not say so."""
-    used = int(job.run(["du", "--summarize", "--block-size=1", "--", job.path("root")]).text.split()[0])
+def check_fits(used: int, plan: Layout) -> None:
+    """Raises ApplyError when a tree of `used` bytes is too large: mkfs would fail, with words that do not say so."""
     needed = used + used // 8 + 128 * MIB  # what the file system takes for itself, and some air
-    if needed > job.layout.root_size:
-        whole = -(-(needed + job.layout.root_start + _ALIGN) // GIB) * GIB
-        disk = format_size(job.layout.size)
-        raise ApplyError(f"the packages take {format_size(used)}: too much for a disk of {disk}",
+    if needed > plan.root_size:
+        whole = -(-(needed + plan.root_start + _ALIGN) // GIB) * GIB
+        raise ApplyError(f"the packages take {format_size(used)}: too much for a disk of {format_size(plan.size)}",
                          todo=f"give the template disk: {format_size(whole)} or more, or fewer packages")
 
 
@@ -398,10 +399,11 @@ def _fill_root(job: _Job) -> None:
     for argv in root_argvs(job.source.filesystem, job.work, job.layout, job.identity.root):
         done = job.run(argv, check=False, timeout=_COPY_SECONDS)
         if done.code != 0:
-            raise _fill_error(done, job.host.name)
+            raise fill_error(done, job.host.name)
 
 
-def _fill_error(done: Completed, host: str) -> VmwrightError:
+def fill_error(done: Completed, host: str) -> VmwrightError:
+    """The error of a file system that could not be made or filled."""
     said = done.stderr.decode(errors="replace")
     if "loop device" in said or "unknown filesystem type" in said:
         return HostError(f"{host} cannot mount an XFS file system, which filling one takes", why=said.strip(),

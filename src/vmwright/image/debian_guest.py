@@ -34,7 +34,7 @@ PACKAGES = (
 _FILESYSTEM_PACKAGES = {Filesystem.EXT4: (), Filesystem.XFS: ("xfsprogs",), Filesystem.BTRFS: ("btrfs-progs",)}
 
 # Modules of cloud-init that only cost time in this image. What a user may configure stays.
-_IDLE_MODULES = (
+IDLE_MODULES = (
     "migrator", "seed_random", "snap", "grub-dpkg", "grub_dpkg", "disable-ec2-metadata", "disable_ec2_metadata",
     "byobu", "fan", "landscape", "lxd", "mcollective", "reset_rmc", "reset-rmc", "refresh_rmc_and_interface",
     "rightscale_userdata", "spacewalk", "ubuntu-drivers", "ubuntu_drivers", "ubuntu-advantage", "ubuntu_advantage",
@@ -54,7 +54,7 @@ locale: C.UTF-8
 # Builds the list of modules to run from the one that this version of cloud-init brings, without those that idle.
 _PRUNE = f"""\
 import yaml
-idle = {set(_IDLE_MODULES)!r}
+idle = {set(IDLE_MODULES)!r}
 keys = ("cloud_init_modules", "cloud_config_modules", "cloud_final_modules")
 config = yaml.safe_load(open("/etc/cloud/cloud.cfg"))
 name = lambda module: module if isinstance(module, str) else module[0]

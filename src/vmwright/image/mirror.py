@@ -160,7 +160,7 @@ def archives(host: Host, release: str, mirror: str | None, lists: str,
     if not found:
         raise HostError(f"{host.name} has no Debian mirror in its apt configuration", why=_others(targets), todo=_GIVE)
     keys = {target.uri: _key(host, target, cancel) for target in targets if target.origin == "Debian"}
-    return tuple(_reachable(host, archive, keys.get(archive.uri), cancel) for archive in found)
+    return tuple(reachable(host, archive, keys.get(archive.uri), cancel) for archive in found)
 
 
 def _fresh(host: Host, lists: str, cancel: threading.Event | None) -> tuple[Target, ...]:
@@ -196,8 +196,11 @@ def _key(host: Host, target: Target, cancel: threading.Event | None) -> str | No
     return signed_by(done.text)
 
 
-def _reachable(host: Host, archive: Archive, key: str | None, cancel: threading.Event | None) -> Archive:
-    """The archive as a guest can use it: lists of mirrors that are files of the host are followed."""
+def reachable(host: Host, archive: Archive, key: str | None, cancel: threading.Event | None = None) -> Archive:
+    """The archive as a guest can use it: lists of mirrors that are files of the host are followed.
+
+    Raises HostError for one that only the host can read.
+    """
     uri = archive.uri
     if match := re.match(r"mirror\+file:(?://)?(/.+?)/?$", uri):
         uri = listed(host.run(["cat", "--", match[1]], check=False, cancel=cancel).text) or uri
