@@ -88,20 +88,25 @@ class Undo:
 
     def __init__(self, context: Context) -> None:
         self._context, self._stack = context, ExitStack()
+        self._clean = True
 
-    def push(self, what: str, step: Callable[[], object]) -> None:
-        """Register how to take back what has just been done."""
-        self._stack.callback(self._step, what, step)
+    def push(self, what: str, step: Callable[[], object], *, if_clean: bool = False) -> None:
+        """Register how to take back what has just been done; with `if_clean`, only if all later steps were."""
+        self._stack.callback(self._step, what, step, if_clean)
 
     def run(self) -> None:
         """Take everything back."""
         self._stack.close()
 
-    def _step(self, what: str, step: Callable[[], object]) -> None:
+    def _step(self, what: str, step: Callable[[], object], if_clean: bool) -> None:
         journal, action = self._context.journal, self._context.action
+        if if_clean and not self._clean:
+            journal.write("undo-left", action=action, what=what)
+            return
         try:
             step()
             journal.write("undo", action=action, what=what)
         except Exception as error:
             # The first error is the one to show; the note on the host lets the next apply finish this.
+            self._clean = False
             journal.write("undo-failed", action=action, what=what, error=str(error))

@@ -27,11 +27,11 @@ def create_vm(action: CreateVm, context: Context) -> None:
     volumes = _volumes(action, context)
     context.intend(name, "create", volumes=tuple(volumes.values()), instance=action.instance)
     with context.undoing() as undo:
-        if not action.keep:  # the note is what tells data disks that belong to this VM from strange ones
-            undo.push("drop the note", lambda: context.fulfil(name))
         pools = {volume.path: volume.pool for volume in context.facts.volumes}
         for path in action.remove:
             drop_volume(context, pools.get(path, vm.pool), path)
+        if not action.keep:  # the note is what tells data disks that belong to this VM from strange ones
+            undo.push("drop the note", lambda: context.fulfil(name), if_clean=True)
         _make(action, context, undo)
         if vm.running:
             context.say("starting", None)
@@ -86,8 +86,8 @@ def _make(action: CreateVm, context: Context, undo: Undo) -> None:
     seed_path = f"{folder}/{seed_volume(cloud, vm.name)}"
     undo.push("remove the seed", lambda: context.host.run(["rm", "-f", "--", seed_path]))
     write_seed(vm, action.template, context, seed_path, instance=action.instance, regenerate=True)
-    undo.push(f"undefine {vm.name}", lambda: remove_domain(context, vm.name))
     context.virt.define(vm.name, _domain_xml(action, context, seed_path))
+    undo.push(f"undefine {vm.name}", lambda: remove_domain(context, vm.name))
     if vm.autostart:
         context.virt.set_autostart(vm.name, True)
 

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from vmwright.apply.context import Context
+from vmwright.errors import ApplyError
+from vmwright.facts import domains
 from vmwright.names import intent_path, manifest_path
 from vmwright.plan.actions import DestroyVm, RemoveTemplate, Tidy
 from vmwright.virt.design import serial_log
 
 
 def remove_domain(context: Context, name: str) -> None:
-    """Power a domain off and forget it, with its NVRAM; nothing when there is none."""
+    """Power a domain off and forget it, with its NVRAM; nothing when there is none.
+
+    Raises ApplyError when it is not this cloud's any more: somebody may have put another in its place since the plan.
+    """
     if not context.virt.exists(name):
         return
+    owner = domains.parse_domain(context.virt.domain_xml(name), None, "shut off", False).persistent.owner
+    if owner is None or (owner.cloud, owner.vm) != (context.cloud.name, name):
+        raise ApplyError(f"vm {name} is not the one that was planned for, and is left alone",
+                         why="it has no mark of this cloud", todo="see whose it is: virsh dominfo; then plan again")
     if context.virt.domain_state(name) in ("running", "paused"):
         context.virt.kill(name)
     context.virt.undefine(name)
@@ -25,8 +34,8 @@ def drop_volume(context: Context, pool: str, path: str) -> None:
 
 def destroy_vm(action: DestroyVm, context: Context) -> None:
     """Power off, undefine, remove disks and seed, forget its host keys. The note names the volumes to the end."""
-    paths = {v.name: v.path for v in context.facts.volumes}
-    context.intend(action.name, "destroy", volumes=tuple(paths[name] for _, name in action.volumes if name in paths))
+    paths = {(v.pool, v.name): v.path for v in context.facts.volumes}
+    context.intend(action.name, "destroy", volumes=tuple(paths[key] for key in action.volumes if key in paths))
     remove_domain(context, action.name)
     for pool, name in action.volumes:
         context.say(f"removing {name}", None)

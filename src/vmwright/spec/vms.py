@@ -256,6 +256,8 @@ def _check_disk_name(place: KeyPath, name: str, findings: Findings) -> None:
         findings.error(
             place, f"{name!r} is the name of the root disk", "choose another; disk: is the root disk's size", key=True
         )
+    elif name == "seed":
+        findings.error(place, f"{name!r} is the name of the disk with the cloud-init data", "choose another", key=True)
 
 
 def _guest(path: KeyPath, vm: VmIn, nics: tuple[Nic, ...], around: Surroundings, findings: Findings) -> GuestSpec:
