@@ -81,6 +81,7 @@ class ApplyError(VmwrightError):
     """An action failed; what was done and undone is in the message and the journal."""
 
     exit_code = 6
+    code = 0  # libvirt's own number for the error (virErrorNumber), where it comes from there
 
 
 class Busy(VmwrightError):

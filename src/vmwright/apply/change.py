@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 
 from vmwright.apply.context import Context
 from vmwright.apply.create import data_disk_choice, write_seed
@@ -10,11 +11,14 @@ from vmwright.apply.storage import pool_target
 from vmwright.errors import ApplyError, GuestError
 from vmwright.facts import domains
 from vmwright.facts.model import ConfigFacts, OwnerFacts
+from vmwright.guest.wait import pauses
 from vmwright.names import data_volume, seed_volume
 from vmwright.plan.actions import UpdateVm
 from vmwright.spec.cloud import DataDisk, TemplateSpec
 from vmwright.virt import alter, design
 from vmwright.virt.design import DiskChoice, NicChoice
+
+_ONLINE_TRIES = 18  # half a minute
 
 
 def update_vm(action: UpdateVm, context: Context) -> None:
@@ -120,10 +124,15 @@ def _live(action: UpdateVm, context: Context) -> None:
 
 
 def _online(name: str, count: int, context: Context) -> None:
-    """A plugged-in CPU is offline in many guests until somebody says otherwise."""
+    """A plugged-in CPU comes up in the guest a moment later, and is offline in many guests until somebody says so."""
+    online, agent = 0, context.agent(name)
     try:
-        online = context.agent(name).set_vcpus(count)
+        for pause in islice(pauses(0.1, 2.0), _ONLINE_TRIES):
+            online = agent.set_vcpus(count)
+            if online >= count or context.cancel.wait(pause):
+                break
     except GuestError as error:
         context.note(f"the guest was given {count} CPUs, but whether it uses them is not known: {error.what}")
         return
-    context.note(f"the guest has {online} CPUs online")
+    late = "" if online >= count else "; the others come up at its next start, or by hand"
+    context.note(f"the guest has {online} CPUs online{late}")

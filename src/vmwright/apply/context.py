@@ -90,17 +90,17 @@ class Undo:
         self._context, self._stack = context, ExitStack()
         self._clean = True
 
-    def push(self, what: str, step: Callable[[], object], *, if_clean: bool = False) -> None:
-        """Register how to take back what has just been done; with `if_clean`, only if all later steps were."""
-        self._stack.callback(self._step, what, step, if_clean)
+    def push(self, what: str, step: Callable[[], object]) -> None:
+        """Register how to take back what has just been done."""
+        self._stack.callback(self._step, what, step)
 
     def run(self) -> None:
         """Take everything back."""
         self._stack.close()
 
-    def _step(self, what: str, step: Callable[[], object], if_clean: bool) -> None:
+    def _step(self, what: str, step: Callable[[], object]) -> None:
         journal, action = self._context.journal, self._context.action
-        if if_clean and not self._clean:
+        if not self._clean:  # what lies below the step that failed is still in use by what that should have removed
             journal.write("undo-left", action=action, what=what)
             return
         try:

@@ -31,7 +31,7 @@ def create_vm(action: CreateVm, context: Context) -> None:
         for path in action.remove:
             drop_volume(context, pools.get(path, vm.pool), path)
         if not action.keep:  # the note is what tells data disks that belong to this VM from strange ones
-            undo.push("drop the note", lambda: context.fulfil(name), if_clean=True)
+            undo.push("drop the note", lambda: context.fulfil(name))
         _make(action, context, undo)
         if vm.running:
             context.say("starting", None)
@@ -78,8 +78,13 @@ def _make(action: CreateVm, context: Context, undo: Undo) -> None:
     context.check()
     context.say("copying its disk" if vm.copy is Copy.FULL else "making its disk", None)
     root = root_volume(cloud, vm.name)
-    undo.push(f"remove volume {root}", lambda: drop_volume(context, vm.pool, f"{folder}/{root}"))
-    (_full_copy if vm.copy is Copy.FULL else _overlay)(vm, action.template, context)
+    remove = (f"remove volume {root}", lambda: drop_volume(context, vm.pool, f"{folder}/{root}"))
+    if vm.copy is Copy.FULL:
+        undo.push(*remove)  # a copy that fails leaves a part
+        _full_copy(vm, action.template, context)
+    else:
+        _overlay(vm, action.template, context)
+        undo.push(*remove)  # one that libvirt refuses to make may be somebody else's
     for disk in vm.data_disks:
         _data_disk(vm, disk, action.keep, context, undo)
     context.check()

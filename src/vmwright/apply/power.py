@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 
 from vmwright.apply.context import Context
 from vmwright.apply.grow import catch_up
-from vmwright.errors import Cancelled, GuestError, VmwrightError
+from vmwright.errors import ApplyError, Cancelled, GuestError, VmwrightError
 from vmwright.guest.ready import Ready, wait_ready
 from vmwright.guest.wait import pauses
 from vmwright.plan.actions import RestartVm, StartVm, StopVm, WaitReady
@@ -17,6 +18,7 @@ from vmwright.virt.design import serial_log
 _CONSOLE_LINES = 15
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)")  # of ECMA-48: CSI, OSC, others
 _RESTART_PATIENCE = 180.0
+_PRESS_AGAIN = 15.0  # seconds
 
 
 def await_ready(vm: VmSpec, context: Context, *, instance: str | None = None) -> Ready:
@@ -96,7 +98,7 @@ def power_off(name: str, context: Context, *, patience: float, force: bool) -> N
     The button is pressed again now and then: a guest that has not come far enough yet does not notice it.
     """
     began = pressed = time.monotonic()
-    context.virt.shutdown(name)
+    _unless_off(context.virt.shutdown, name, context)
     for pause in pauses(0.1, 1.0):
         if context.virt.domain_state(name) == "shut off":
             return
@@ -106,12 +108,21 @@ def power_off(name: str, context: Context, *, patience: float, force: bool) -> N
         context.say(f"waiting for it to power off, {now - began:.0f} s", None)
         if now - began > patience:
             break
-        if now - pressed > 15:
-            context.virt.shutdown(name)
+        if now - pressed > _PRESS_AGAIN:
+            _unless_off(context.virt.shutdown, name, context)
             pressed = now
     if not force:
         raise GuestError(f"vm {name} did not power off within {patience:.0f} s", why="the guest did not react in time",
                          todo=f"look at its console: vmwright console {name}; or pull the plug: "
                               f"vmwright stop --force {name}")
-    context.virt.kill(name)
+    _unless_off(context.virt.kill, name, context)
     context.note(f"did not power off within {patience:.0f} s: the plug was pulled")
+
+
+def _unless_off(call: Callable[[str], None], name: str, context: Context) -> None:
+    """Ask libvirt for something that a VM which has just gone off by itself does not need any more."""
+    try:
+        call(name)
+    except ApplyError:
+        if context.virt.domain_state(name) != "shut off":
+            raise

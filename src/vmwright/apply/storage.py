@@ -29,8 +29,9 @@ def create_network(action: CreateNetwork, context: Context) -> None:
     xml = None if action.exists else design.network_xml(name, subnet, action.reserved, dhcp=action.dhcp)
     with context.undoing() as undo:
         if xml is not None:
+            context.virt.define_network(name, xml)
             undo.push(f"undefine network {name}", lambda: context.virt.undefine_network(name))
-        context.virt.ensure_network(name, xml)
+        context.virt.ensure_network(name)
 
 
 def pool_target(context: Context, pool: str) -> str:
@@ -57,6 +58,7 @@ def make_template(action: MakeTemplate, context: Context) -> None:
         context.say("moving it into the pool", None)
         context.host.run(["mv", "-f", "--", path, partial], cancel=context.cancel)
         context.host.run(["chmod", "0644", "--", partial])
+        context.host.run(["sync", "--", partial])  # a power cut must not leave holes under the final name
         manifest = {"template": template.name, "version": template.version, **manifest}
         context.host.write(manifest_path(context.cloud.name, template.name, template.version),
                            json.dumps(manifest, indent=1).encode())

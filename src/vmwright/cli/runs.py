@@ -231,7 +231,7 @@ def _interruptible(out: Any) -> Iterator[threading.Event]:
 
 def _verify(cloud: Cloud, sessions: Sessions, made: Plan, command: str) -> None:
     """An action is done when the facts say so. Commands on single VMs answer for what they did."""
-    from vmwright.plan.actions import VmAction
+    from vmwright.plan.actions import StartVm, VmAction, WaitReady
     from vmwright.plan.diff import make_plan
 
     if command in ("stop", "destroy"):
@@ -239,10 +239,14 @@ def _verify(cloud: Cloud, sessions: Sessions, made: Plan, command: str) -> None:
     left = make_plan(cloud, read_facts(cloud, sessions))
     if command != "apply":
         touched = {action.vm.name for action in made.actions if isinstance(action, VmAction)}
-        kept = tuple(a for a in left.actions if isinstance(a, VmAction) and a.vm.name in touched)
+        # start answers for the start alone
+        kinds = (StartVm, WaitReady) if command == "start" else (VmAction,)
+        kept = tuple(a for a in left.actions
+                     if isinstance(a, VmAction) and isinstance(a, kinds) and a.vm.name in touched)
         left = replace(left, actions=kept, refused=())
     if left.empty and not left.refused and command != "apply":
-        console().print("Done: read again, and it is as the file says.", style="green")
+        said = "Done." if command == "start" else "Done: read again, and it is as the file says."
+        console().print(said, style="green")
         return
     if left.empty and not left.refused:
         console().print("Done: read again, and everything is as the file says.", style="green")

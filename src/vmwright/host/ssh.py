@@ -149,7 +149,10 @@ class SshHost:
         return ["ssh", *self._config, "-S", str(self._path("ctl")), "-O", *words, *self._target.argv()]
 
     def _ssh(self, command: str) -> list[str]:
-        return ["ssh", *self._config, "-S", str(self._path("ctl")), "-T", *self._target.argv(), command]
+        # Only through the control connection: when it is gone, so is the lock that it held, and ssh must not quietly
+        # make another one, by other rules.
+        only = ["-o", "ControlMaster=no", "-o", "ProxyCommand=false", "-o", "BatchMode=yes"]
+        return ["ssh", *self._config, *only, "-S", str(self._path("ctl")), "-T", *self._target.argv(), command]
 
     def _remote(self, argv: Sequence[str], env: Mapping[str, str] | None = None) -> str:
         """One line for the login shell at the other side, whatever shell that is to split it: every word quoted."""

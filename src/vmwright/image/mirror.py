@@ -168,7 +168,7 @@ def _fresh(host: Host, lists: str, cancel: threading.Event | None) -> tuple[Targ
     host.run(["mkdir", "-p", "--", f"{lists}/partial"], cancel=cancel)
     done = host.run(update_argv(lists), check=False, timeout=_SECONDS, cancel=cancel)
     targets = parse_targets(host.run(targets_argv(lists), check=False, cancel=cancel).text)
-    if not targets:
+    if not targets and (done.code != 0 or b"Failed to fetch" in done.stderr):
         raise HostError(f"the apt mirrors of {host.name} cannot be read", why=tail(done.stderr or done.stdout),
                         todo=f"see that `apt-get update` works on {host.name}, or {_GIVE}")
     return targets

@@ -25,6 +25,10 @@ _STATES = {
     libvirt.VIR_DOMAIN_CRASHED: "crashed",
 }
 _LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
+# libvirt's words may be in the host's language; its codes are not.
+_GONE = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_STORAGE_POOL, libvirt.VIR_ERR_NO_STORAGE_VOL,
+         libvirt.VIR_ERR_NO_NETWORK)
+_BUSY = (libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_ERR_OPERATION_INVALID)  # a pool in which a volume is being made
 _AGENT_GONE = (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, libvirt.VIR_ERR_AGENT_UNSYNCED, libvirt.VIR_ERR_OPERATION_INVALID)
 
 
@@ -121,8 +125,10 @@ class Connection:
         try:
             return function(*args)
         except libvirt.libvirtError as error:
-            raise ApplyError(f"libvirt on host {self.host} could not {what}", why=str(error),
-                             todo=_call_todo(str(error))) from error
+            raised = ApplyError(f"libvirt on host {self.host} could not {what}", why=str(error),
+                                todo=_call_todo(str(error)))
+            raised.code = error.get_error_code()
+            raise raised from error
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -155,7 +161,7 @@ class Connection:
         try:
             return describe(*args)
         except ApplyError as error:
-            if "not found" in error.why.lower() or "no storage" in error.why.lower():
+            if error.code in _GONE:
                 return None
             raise
 
@@ -188,6 +194,9 @@ class Connection:
         volumes: list[str] = []
         if active:
             self._refresh(pool)
+            # A refresh that fails stops the pool: what libvirt cannot read, it does not keep.
+            active = bool(self._call("look at a pool", pool.isActive))
+        if active:
             listed = self._call("list volumes", pool.listAllVolumes)
             volumes = [xml for volume in listed if (xml := self._volume_xml(volume))]
         return RawPool(self._call("describe a pool", pool.XMLDesc, 0), active,
@@ -266,7 +275,7 @@ class Connection:
                 self._call(f"refresh pool {name}", self._pool(name).refresh, 0)
                 return
             except ApplyError as error:
-                if "asynchronous jobs" not in error.why:
+                if error.code not in _BUSY:
                     raise
             time.sleep(pause)
 
@@ -279,7 +288,7 @@ class Connection:
         try:
             volume = self._call(f"find volume {name}", self._pool(pool).storageVolLookupByName, name)
         except ApplyError as error:
-            if "no storage vol" in error.why:
+            if error.code == libvirt.VIR_ERR_NO_STORAGE_VOL:
                 return False
             raise
         self._call(f"remove volume {name} of pool {pool}", volume.delete, 0)
@@ -290,13 +299,14 @@ class Connection:
         volume = self._call(f"find volume {name}", self._pool(pool).storageVolLookupByName, name)
         self._call(f"make volume {name} larger", volume.resize, size, 0)
 
-    def ensure_network(self, name: str, xml: str | None) -> None:
-        """Define the network when `xml` is given, start it now and at boot."""
-        if xml is not None:
-            network = self._call(f"define network {name}", self._libvirt.networkDefineXMLFlags, xml,
-                                 libvirt.VIR_NETWORK_DEFINE_VALIDATE)
-        else:
-            network = self._call(f"find network {name}", self._libvirt.networkLookupByName, name)
+    def define_network(self, name: str, xml: str) -> None:
+        """Define a network; checked against libvirt's schema."""
+        self._call(f"define network {name}", self._libvirt.networkDefineXMLFlags, xml,
+                   libvirt.VIR_NETWORK_DEFINE_VALIDATE)
+
+    def ensure_network(self, name: str) -> None:
+        """Start the network now and at boot."""
+        network = self._call(f"find network {name}", self._libvirt.networkLookupByName, name)
         if not self._call(f"look at network {name}", network.isActive):
             self._call(f"start network {name}", network.create)
         self._call(f"set network {name} to start at boot", network.setAutostart, 1)
@@ -326,8 +336,11 @@ class Connection:
                    libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
 
     def kill(self, name: str) -> None:
-        """Pull the plug."""
-        self._call(f"power off VM {name}", self._domain(name).destroyFlags, libvirt.VIR_DOMAIN_DESTROY_GRACEFUL)
+        """Pull the plug: QEMU is asked to end, so that it can write out its caches, and made to when it does not."""
+        with suppress(ApplyError):
+            self._call(f"power off VM {name}", self._domain(name).destroyFlags, libvirt.VIR_DOMAIN_DESTROY_GRACEFUL)
+        if self.alive(name):
+            self._call(f"power off VM {name}", self._domain(name).destroyFlags, 0)
 
     def undefine(self, name: str) -> None:
         """Forget a domain, with its NVRAM, saved state, and the descriptions of its snapshots and checkpoints."""
@@ -342,7 +355,7 @@ class Connection:
         try:
             self._domain(name)
         except ApplyError as error:
-            if "not found" in error.why:
+            if error.code == libvirt.VIR_ERR_NO_DOMAIN:
                 return False
             raise
         return True

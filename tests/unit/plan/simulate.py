@@ -181,8 +181,12 @@ class Virt:
     def ensure_pool(self, name: str, xml: str | None, *, build: bool = True) -> None:
         self._ensure(self._machine.pools, name, xml)
 
-    def ensure_network(self, name: str, xml: str | None) -> None:
-        self._ensure(self._machine.networks, name, xml)
+    def define_network(self, name: str, xml: str) -> None:
+        self._machine.step()
+        self._machine.networks[name] = Listed(xml)
+
+    def ensure_network(self, name: str) -> None:
+        self._ensure(self._machine.networks, name, None)
 
     def _ensure(self, kind: dict[str, Listed], name: str, xml: str | None) -> None:
         for change in ("define", "start", "autostart"):
@@ -345,7 +349,7 @@ class Shell:
                 cast(Image, self._machine.files[argv[-2]]).capacity = int(argv[-1])
             case "mkdir":
                 self._machine.files.setdefault(f"{words[-1]}/.", b"")
-            case "chmod":
+            case "chmod" | "sync":
                 assert words[-1] in self._machine.files
             case _:
                 raise HostError(f"no such command: {argv}")
