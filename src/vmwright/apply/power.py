@@ -105,7 +105,7 @@ def power_off(name: str, context: Context, *, patience: float, force: bool) -> N
         if context.cancel.wait(pause):
             raise Cancelled(f"stopped waiting for {name} to power off; it may still do so")
         now = time.monotonic()
-        context.say(f"waiting for it to power off, {now - began:.0f} s", None)
+        context.say(f"waiting for it to power off  {now - began:.0f} s", None)
         if now - began > patience:
             break
         if now - pressed > _PRESS_AGAIN:
