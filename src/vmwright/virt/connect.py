@@ -192,9 +192,8 @@ class Connection:
         self._pools[pool.name()] = pool
         active = bool(self._call("look at a pool", pool.isActive))
         volumes: list[str] = []
-        if active:
-            self._refresh(pool)
-            # A refresh that fails stops the pool: what libvirt cannot read, it does not keep.
+        if active and not self._refresh(pool):
+            # A refresh that fails may stop the pool: what libvirt cannot read, it does not keep.
             active = bool(self._call("look at a pool", pool.isActive))
         if active:
             listed = self._call("list volumes", pool.listAllVolumes)
@@ -202,10 +201,13 @@ class Connection:
         return RawPool(self._call("describe a pool", pool.XMLDesc, 0), active,
                        bool(self._call("look at a pool", pool.autostart)), tuple(volumes))
 
-    def _refresh(self, pool: libvirt.virStoragePool) -> None:
+    def _refresh(self, pool: libvirt.virStoragePool) -> bool:
         # libvirt refuses while a volume is being made by somebody else: its last listing is what there is.
-        with suppress(ApplyError):
+        try:
             self._call("refresh a pool", pool.refresh, 0)
+        except ApplyError:
+            return False
+        return True
 
     def _volume_xml(self, volume: libvirt.virStorageVol) -> str | None:
         try:
