@@ -377,7 +377,8 @@ class TestErrors:
 class TestInputs:
     def test_what_changes_the_content_changes_the_inputs(self) -> None:
         mine = debian.inputs(SOURCE, 3 * GIB)
-        others = [replace(SOURCE, release="trixie"), replace(SOURCE, filesystem=XFS), replace(SOURCE, packages=("vim",))]
+        others = [replace(SOURCE, release="trixie"), replace(SOURCE, filesystem=XFS),
+                  replace(SOURCE, packages=("vim",))]
         assert len({mine, debian.inputs(SOURCE, 4 * GIB), *(debian.inputs(other, 3 * GIB) for other in others)}) == 5
 
     def test_the_order_of_packages_and_the_mirror_do_not(self) -> None:
