@@ -29,7 +29,7 @@ def gather(cloud: Cloud, sessions: Sessions, images: Collection[ImageFacts] = ()
 def gather_host(cloud: Cloud, session: Session) -> HostFacts:
     """The facts of one host. libvirt is asked first: where it has no active pool, the shell looks at the files."""
     wanted = [pool for pool in cloud.pools if pool.host == session.spec.name]
-    inventory = session.virt.inventory()
+    inventory = session.virt.inventory(refresh={pool.name for pool in wanted})
     hidden = untold(wanted, (_pool(raw) for raw in inventory.pools))
     script = probes.script(probes.commands(cloud.name, {pool.path for pool in wanted}, hidden))
     done = session.host.run(["sh", "-s"], input=script.encode(), timeout=_PROBE_SECONDS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -132,10 +132,12 @@ class Connection:
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
-    def inventory(self) -> Inventory:
+    def inventory(self, refresh: Collection[str] = ()) -> Inventory:
         """One listing per kind; then one description per domain (two when it runs), pool, volume and network.
 
-        By name: libvirt lists in the order of its hash tables, and a plan is to look the same at every run.
+        `refresh` names the pools in which libvirt looks again at what is there; pools of others may be slow to look at
+        (iSCSI, NFS), and are told as libvirt knows them. All by name: libvirt lists in the order of its hash tables,
+        and a plan is to look the same at every run.
         """
         conn = self._libvirt
         autostarted = {d.name() for d in self._call("list domains", conn.listAllDomains,
@@ -143,7 +145,7 @@ class Connection:
         stats = self._call("list domains", conn.getAllDomainStats, libvirt.VIR_DOMAIN_STATS_STATE, 0)
         domains = [self._still(self._raw_domain, domain, row, autostarted)
                    for domain, row in sorted(stats, key=lambda row: _name(row[0]))]
-        pools = [self._still(self._raw_pool, pool)
+        pools = [self._still(self._raw_pool, pool, _name(pool) in refresh)
                  for pool in sorted(self._call("list pools", conn.listAllStoragePools), key=_name)]
         networks = [self._still(self._raw_network, network)
                     for network in sorted(self._call("list networks", conn.listAllNetworks), key=_name)]
@@ -188,11 +190,11 @@ class Connection:
         state = _STATES.get(row.get("state.state", 0), "shut off")
         return RawDomain(persistent, live, state, name in autostarted)
 
-    def _raw_pool(self, pool: libvirt.virStoragePool) -> RawPool:
+    def _raw_pool(self, pool: libvirt.virStoragePool, refresh: bool) -> RawPool:
         self._pools[pool.name()] = pool
         active = bool(self._call("look at a pool", pool.isActive))
         volumes: list[str] = []
-        if active and not self._refresh(pool):
+        if active and refresh and not self._refresh(pool):
             # A refresh that fails may stop the pool: what libvirt cannot read, it does not keep.
             active = bool(self._call("look at a pool", pool.isActive))
         if active:
