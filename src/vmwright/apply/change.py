@@ -52,7 +52,8 @@ def _config(xml: str) -> ConfigFacts:
 def _new_owner(action: UpdateVm, owner: OwnerFacts | None) -> OwnerFacts:
     if owner is None:
         raise ApplyError(f"vm {action.vm.name} has lost vmwright's mark since the plan was made", todo="plan again")
-    changed = replace(owner, protect=owner.protect if action.protect is None else action.protect)
+    changed = replace(owner, protect=owner.protect if action.protect is None else action.protect,
+                      nics=tuple(nic.mac for nic in action.vm.nics))
     return changed if action.seed is None else replace(changed, seed=action.seed, instance=action.instance)
 
 
@@ -76,6 +77,8 @@ def _disk_choice(action: UpdateVm, disk: DataDisk, context: Context) -> DiskChoi
 def _altered(action: UpdateVm, xml: str, running: str | None, owner: OwnerFacts, context: Context) -> str:
     """The definition with everything that the action changes; all else in it, ours or not, stays."""
     xml = alter.set_owner(xml, owner)
+    if action.type is not None:
+        xml = alter.set_type(xml, action.type)
     if action.vcpus is not None:
         xml = alter.set_vcpus(xml, action.vcpus, context.facts.cpus)
     if action.memory is not None:

@@ -25,6 +25,7 @@ from vmwright.facts.model import (
 from vmwright.virt.xml import metadata, read
 
 _DISK_SOURCES = ("file", "dev", "dir")
+_CPU_MODES = ("host-passthrough", "maximum", "default")  # libvirt keeps these as they are in a running domain
 _NIC_SOURCES = ("network", "bridge", "dev", "path", "name")
 
 
@@ -46,7 +47,8 @@ def parse_domain(persistent_xml: str, live_xml: str | None, state: str, autostar
 def _live(root: ET.Element, persistent: ConfigFacts) -> ConfigFacts:
     """The running configuration. libvirt writes the model that host-model became there: that is no change of CPU."""
     live = _config(root)
-    return replace(live, cpu=persistent.cpu) if persistent.cpu == "host-model" else live
+    became = persistent.cpu == "host-model" and live.cpu not in _CPU_MODES
+    return replace(live, cpu=persistent.cpu) if became else live
 
 
 def _config(root: ET.Element) -> ConfigFacts:
@@ -142,7 +144,13 @@ def parse_network(xml: str, *, active: bool, autostart: bool) -> NetworkFacts:
         bridge=bridge.get("name") if bridge is not None else None,
         subnet=_subnet(ip) if ip is not None else None,
         dhcp=ip is not None and ip.find("dhcp") is not None,
+        dhcp_ranges=tuple((row.get("start", ""), row.get("end", "")) for row in _rows(ip, "dhcp/range")),
+        dhcp_hosts=tuple(row.get("ip", "") for row in _rows(ip, "dhcp/host")),
     )
+
+
+def _rows(place: ET.Element | None, path: str) -> Iterable[ET.Element]:
+    return place.iterfind(path) if place is not None else ()
 
 
 def _subnet(ip: ET.Element) -> str:

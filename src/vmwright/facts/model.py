@@ -68,6 +68,8 @@ class NetworkFacts:
     bridge: str | None
     subnet: str | None
     dhcp: bool = False
+    dhcp_ranges: tuple[tuple[str, str], ...] = ()  # first and last address of each
+    dhcp_hosts: tuple[str, ...] = ()  # addresses kept for one guest
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ class OwnerFacts:
     instance: str  # id of this incarnation: new at create and rebuild
     seed: str  # content hash of the cloud-init data, and of its parts (plan/seeds.py)
     protect: bool = False
+    nics: tuple[str, ...] | None = None  # MACs of the NICs that we gave it; None: nothing is said, all of them
 
 
 @dataclass(frozen=True)

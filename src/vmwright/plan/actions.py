@@ -213,7 +213,7 @@ class UpdateVm(VmAction):
     memory: int | None = None
     autostart: bool | None = None
     protect: bool | None = None
-    firmware: str | None = None
+    type: str | None = None  # kvm or qemu
     cpu: str | None = None
     add_nics: tuple[tuple[Nic, str, str], ...] = ()  # (nic, "network" or "bridge", libvirt's name for it)
     remove_nics: tuple[str, ...] = ()  # MACs

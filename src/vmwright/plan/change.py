@@ -27,6 +27,7 @@ from vmwright.units import content_hash, format_size
 from vmwright.virt.design import effective_cpu
 
 NOW, LATER = "now", "at next start"
+_ACCELERATORS = {"kvm": "KVM", "qemu": "emulation"}
 
 
 @dataclass
@@ -100,7 +101,8 @@ def pending(domain: DomainFacts) -> tuple[str, ...]:
     rows = {
         "vcpus": live.vcpus != config.vcpus,
         "memory": live.memory != config.memory,
-        "cpu": live.cpu != config.cpu or live.type != config.type,
+        "accelerator": live.type != config.type,
+        "cpu": live.cpu != config.cpu,
         "firmware": live.firmware != config.firmware,
         "NICs": {(n.mac, n.type, n.source) for n in live.nics} != {(n.mac, n.type, n.source) for n in config.nics},
         "disks": {d.path for d in live.disks} != {d.path for d in config.disks},
@@ -113,9 +115,7 @@ def _diff(view: View, vm: VmSpec, domain: DomainFacts, made: Made) -> _Diff:
     diff, config = _Diff(vm, is_on(domain)), domain.persistent
     _sizes(diff, config, domain.live)
     _boot(diff, domain)
-    wanted = effective_cpu(vm.cpu, config.type)
-    if wanted != config.cpu:
-        diff.add("cpu", vm.cpu, ("cpu", config.cpu, wanted), live=False)
+    _cpu(view, diff, config)
     _nics(diff, config, made)
     _disks(view, diff, config)
     _seed(view, diff, config)
@@ -129,8 +129,24 @@ def _sizes(diff: _Diff, config: ConfigFacts, live: ConfigFacts | None) -> None:
         can = live is not None and live.vcpus <= vm.vcpus <= live.vcpus_max
         diff.add("vcpus", vm.vcpus, ("vcpus", str(config.vcpus), str(vm.vcpus)), live=can)
     if vm.memory != config.memory:
-        can = live is not None and vm.memory <= live.memory_max
+        # More is given back by the balloon. Less would be taken from a guest that may need it: it swaps, or kills.
+        can = live is not None and live.memory <= vm.memory <= live.memory_max
         diff.add("memory", vm.memory, ("memory", format_size(config.memory), format_size(vm.memory)), live=can)
+
+
+def _cpu(view: View, diff: _Diff, config: ConfigFacts) -> None:
+    """Accelerator and CPU. Where the file leaves the accelerator to us, a VM goes from emulation to KVM and never back:
+
+    that KVM does not work just now may be a module that is not loaded, and emulation some ten times slower.
+    """
+    type = view.domain_type
+    if type != config.type and type == "qemu" and view.host.accelerator == "auto":
+        type = config.type
+    if type != config.type:
+        diff.add("type", type, ("accelerator", _ACCELERATORS[config.type], _ACCELERATORS[type]), live=False)
+    wanted = effective_cpu(diff.vm.cpu, type)
+    if wanted != config.cpu:
+        diff.add("cpu", diff.vm.cpu, ("cpu", config.cpu, wanted), live=False)
 
 
 def _boot(diff: _Diff, domain: DomainFacts) -> None:
@@ -150,7 +166,8 @@ def _nics(diff: _Diff, config: ConfigFacts, made: Made) -> None:
     want: dict[str, tuple[Nic, str, str]] = {
         nic.mac: (nic, made.links[nic.network].type, made.links[nic.network].source) for nic in vm.nics}
     add = tuple(row for mac, row in want.items() if mac not in have)
-    remove = tuple(mac for mac in have if mac not in want)
+    ours = config.owner.nics if config.owner else None  # what others have plugged in is left alone
+    remove = tuple(mac for mac in have if mac not in want and (ours is None or mac in ours))
     move = tuple((mac, kind, source) for mac, (_, kind, source) in want.items()
                  if mac in have and (have[mac].type, have[mac].source) != (kind, source))
     for nic, _, source in add:
@@ -208,10 +225,9 @@ def _remark(view: View, vm: VmSpec, domain: DomainFacts, draft: Draft) -> None:
     if vm.firmware != config.firmware:
         draft.remark(f"{{}}: boots by {config.firmware}, the file says {vm.firmware}; only `vmwright rebuild` changes "
                      "that", vm.name)
-    if config.type != view.domain_type and view.host.accelerator == "auto":
-        known = "emulated, though KVM works here now" if config.type == "qemu" else \
-            f"defined for KVM, which is {view.facts.kvm} here now, so that it will not start"
-        draft.remark(f"{{}}: {known}; `vmwright rebuild` makes it anew for {view.domain_type}", vm.name)
+    if config.type == "kvm" != view.domain_type and view.host.accelerator == "auto":
+        draft.remark(f"{{}}: defined for KVM, which is {view.facts.kvm} here now, so that it will not start; see "
+                     "`vmwright doctor`, or say `accelerator: qemu` for the host", vm.name)
     _remark_root(view, vm, config, draft)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface
 
 from vmwright.facts.model import NetworkFacts
 from vmwright.plan.actions import Change, CreateNetwork, Kept
@@ -122,10 +122,21 @@ def _check_dhcp(view: View, network: NetworkSpec, there: NetworkFacts, draft: Dr
         for vm in wants:
             draft.refuse(f"vm {vm.name} has no address, and libvirt's network {there.name} hands none out",
                          "give it an `address:`", vm.where)
-    elif there.name != network.name and len(wants) < len(nics):
-        draft.warnings.append(
-            f"network {network.name} is libvirt's {there.name}, whose DHCP may hand out fixed addresses of the file to "
-            "others; a network of its own avoids that")
+    for vm, nic in nics:
+        held = next((row for row in there.dhcp_ranges if nic.address and _within(nic.address.ip, row)), None)
+        if held and nic.address and str(nic.address.ip) not in there.dhcp_hosts:
+            row = f"<host mac='{nic.mac}' ip='{nic.address.ip}'/>"
+            draft.warnings.append(
+                f"vm {vm.name}: DHCP of libvirt's network {there.name} may hand its address {nic.address.ip} to others, "
+                f"as it has {held[0]} to {held[1]}; take one outside, or reserve it: virsh net-update {there.name} "
+                f'add-last ip-dhcp-host "{row}" --live --config')
+
+
+def _within(address: IPv4Address, ends: tuple[str, str]) -> bool:
+    try:
+        return IPv4Address(ends[0]) <= address <= IPv4Address(ends[1])
+    except ValueError:
+        return False
 
 
 def _check_host_address(view: View, network: NetworkSpec, there: NetworkFacts, draft: Draft) -> None:

@@ -11,7 +11,6 @@ from string import ascii_lowercase
 
 from vmwright.errors import VmwrightError
 from vmwright.facts.model import OwnerFacts
-from vmwright.spec.cloud import Firmware
 from vmwright.virt import design
 from vmwright.virt.design import DiskChoice, NicChoice
 from vmwright.virt.xml import domain as domain_parts
@@ -100,33 +99,29 @@ def _kib(element: ET.Element, attribute: str | None = None) -> int:
     return read.scaled(value, element.get("unit", "KiB")) // 1024
 
 
-def set_firmware(xml: str, firmware: Firmware) -> str:
-    """Boot that way from the next start on. The NVRAM of a VM that leaves UEFI is no longer named: its file stays."""
+def set_type(xml: str, type: str) -> str:
+    """Run by that accelerator, kvm or qemu, from the next start on. The CPU is another matter: set it, too.
+
+    The emulator's path goes, as it may be one that only knows the other; libvirt writes the right one.
+    """
     root = parse(xml)
-    os_element = ensure(root, "os")
-    if read.firmware(os_element) is firmware:
+    if root.get("type") == type:
         return render(root)
-    drop(os_element, "firmware", "loader", "nvram")
-    os_element.attrib.pop("firmware", None)
-    kind = ensure(os_element, "type")
-    wanted = design.os_element(firmware, kind.get("machine", "q35"))
-    os_element.attrib.update(wanted.attrib)
-    # libvirt refuses BIOS messages on a serial port that is not there
-    _bios_on_serial(os_element, firmware is Firmware.BIOS and root.find("devices/serial") is not None)
-    if firmware is Firmware.UEFI:
-        insert_after(os_element, wanted[1], "type")
-        ensure(ensure(root, "features"), "acpi")  # libvirt refuses UEFI without it
+    root.set("type", type)
+    drop(ensure(root, "devices"), "emulator")
+    _fit_clock(root.find("clock"), type)
     return render(root)
 
 
-def _bios_on_serial(os_element: ET.Element, on: bool) -> None:
-    bios = os_element.find("bios")
-    if on:
-        ensure(os_element, "bios").attrib.update(domain_parts.bios_on_serial().attrib)
-    elif bios is not None:
-        bios.attrib.pop("useserial", None)
-        if not bios.attrib:
-            os_element.remove(bios)
+def _fit_clock(clock: ET.Element | None, type: str) -> None:
+    """The timers that this accelerator's guests need, beside those that are there; none that it does not have."""
+    if clock is None:
+        return
+    if type != "kvm":
+        for timer in clock.findall("timer[@name='kvmclock']"):
+            clock.remove(timer)
+    there = {timer.get("name") for timer in clock.iterfind("timer")}
+    clock.extend(timer for timer in design.clock(type) if timer.get("name") not in there)
 
 
 def set_cpu(xml: str, cpu: str, type: str) -> str:

@@ -85,7 +85,7 @@ def domain_xml(
         os_element(vm.firmware, machine),
         domain_parts.features("acpi", "apic", off=["vmport"]),
         cpu_element(vm.cpu, type, domain_parts.topology(ceiling)),
-        _clock(type),
+        clock(type),
         *domain_parts.lifecycle(poweroff="destroy", reboot="restart", crash="restart"),
         domain_parts.power_management(suspend_to_memory=False, suspend_to_disk=False),
         devices.devices(*_devices(vm.name, disks, seed_path, nics)),
@@ -157,7 +157,7 @@ def cpu_element(cpu: str, type: str, *children: ET.Element) -> ET.Element:
     return domain_parts.cpu_model(effective, "partial" if type == "kvm" else "none", *children)
 
 
-def _clock(type: str) -> ET.Element:
+def clock(type: str) -> ET.Element:
     """The timers that the kernel under KVM needs; HPET is off, as guests have better and it wakes an idle host."""
     timers = [domain_parts.timer("rtc", tickpolicy="catchup"), domain_parts.timer("hpet", present=False)]
     if type == "kvm":

@@ -44,7 +44,7 @@ def stopped(text: str) -> Machine:
     (vm(vcpus=1), vm(vcpus=8), ["vcpus: 1 -> 8 (at next start)"], set(), {LATER}),  # more than it can grow to
     (vm(vcpus=2), vm(vcpus=1), ["vcpus: 2 -> 1 (at next start)"], set(), {LATER}),
     (vm(memory="1G"), vm(memory="2G"), ["memory: 1G -> 2G (at next start)"], set(), {LATER}),
-    (vm(memory="2G"), vm(memory="1G"), ["memory: 2G -> 1G (now)"], {"memory"}, set()),
+    (vm(memory="2G"), vm(memory="1G"), ["memory: 2G -> 1G (at next start)"], set(), {LATER}),
     (vm(), vm(autostart="true"), ["autostart: no -> yes"], set(), set()),
     (vm(autostart="true"), vm(), ["autostart: yes -> no"], set(), set()),
     (vm(), vm(protect="true"), ["protect: no -> yes"], set(), set()),
@@ -142,12 +142,30 @@ def test_a_nic_on_another_network_is_moved() -> None:
     assert Effect.CUTS_OFF not in off.effects
 
 
-def test_a_nic_that_somebody_plugged_in_is_removed() -> None:
+def test_a_nic_that_somebody_plugged_in_is_left_alone() -> None:
     wanted, machine = cloud(), made(cloud())
     domain = machine.facts(wanted).domains[0]
     more = replace(domain.persistent, nics=(*domain.persistent.nics, NicFacts("52:54:00:00:00:01", "bridge", "br7")))
-    action = only(make_plan(wanted, facts(wanted, machine, domains=(replace(domain, persistent=more, live=more),))))
+    theirs = facts(wanted, machine, domains=(replace(domain, persistent=more, live=more),))
+    assert not make_plan(wanted, theirs).actions
+
+    assert domain.persistent.owner is not None
+    unsaid = replace(more, owner=replace(domain.persistent.owner, nics=None))
+    action = only(make_plan(wanted, facts(wanted, machine, domains=(replace(domain, persistent=unsaid, live=unsaid),))))
     assert changes(action) == ["NIC 52:54:00:00:00:01: network br7 -> removed (now)"]
+
+
+def test_a_nic_that_came_by_a_change_goes_by_a_change() -> None:
+    """The mark says which NICs are ours after every change."""
+    one, two = cloud(vm()), cloud(vm().replace("address: 10.0.0.10", "nics: [{network: lan, address: 10.0.0.10}, "
+                                                                     "{network: lan, address: 10.0.0.20}]"))
+    machine = made(one)
+    for wanted in (two, one):
+        found = plan(wanted, machine)
+        assert not carry_out(found, wanted, machine)
+        owner = machine.facts(wanted).domains[0].persistent.owner
+        assert owner is not None and owner.nics == tuple(nic.mac for nic in wanted.vms[0].nics)
+        assert not plan(wanted, machine).actions
 
 
 def test_a_disk_that_somebody_attached_is_left_alone() -> None:
@@ -304,16 +322,28 @@ def test_what_only_a_rebuild_changes_is_told_once_for_all() -> None:
         "rebuild` changes that")
 
 
-def test_a_vm_defined_for_another_accelerator_is_told() -> None:
+def test_a_vm_goes_from_emulation_to_kvm_when_that_works() -> None:
     machine = made(cloud(), Machine(kvm=Kvm.BROKEN))
     machine.kvm = Kvm.WORKS
-    assert plan(cloud(), machine).warnings == (
-        "vm web: emulated, though KVM works here now; `vmwright rebuild` makes it anew for kvm",)
+    found = plan(cloud(), machine)
+    assert changes(only(found)) == ["accelerator: emulation -> KVM (at next start)",
+                                    "cpu: maximum -> host-passthrough (at next start)"]
+    assert not carry_out(found, cloud(), machine)
+    again = plan(cloud(), machine)
+    assert not again.actions and "but accelerator, cpu will count from its next start" in why(again)
+    assert not carry_out(plan(cloud(), machine, restart=True), cloud(), machine)
+    assert machine.facts(cloud()).domains[0].live == machine.facts(cloud()).domains[0].persistent
+
+
+def test_a_vm_does_not_go_back_to_emulation_unless_the_file_says_so() -> None:
     machine = made(cloud())
     machine.kvm = Kvm.ABSENT
-    assert plan(cloud(), machine).warnings[1:] == (
-        "vm web: defined for KVM, which is absent here now, so that it will not start; `vmwright rebuild` makes it "
-        "anew for qemu",)
+    found = plan(cloud(), machine)
+    assert not found.actions and found.warnings[1:] == (
+        "vm web: defined for KVM, which is absent here now, so that it will not start; see `vmwright doctor`, or say "
+        "`accelerator: qemu` for the host",)
+    wanted = cloud("hosts: {here: {accelerator: qemu, pools: {images: {dir: /srv/images}}}}\n" + vm())
+    assert changes(only(plan(wanted, machine)))[0] == "accelerator: KVM -> emulation (at next start)"
 
 
 def test_another_pool_is_told_for_the_root_disk_and_refused_for_data() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tests.unit.plan.build import changes, cloud, facts, made, only, plan, refused, told, vm
 from tests.unit.plan.simulate import Machine
@@ -70,10 +72,16 @@ def test_an_adopted_network_that_is_off_is_started_under_its_own_name() -> None:
     assert (action.libvirt_name, action.why) == ("default", "it is there, as libvirt's default, but not running")
 
 
-def test_an_adopted_network_with_dhcp_is_warned_of() -> None:
-    assert on(cloud(), nat("default", dhcp=True)).warnings == (
-        "network lan is libvirt's default, whose DHCP may hand out fixed addresses of the file to others; a network of "
-        "its own avoids that",)
+def test_a_fixed_address_that_dhcp_may_hand_to_others_is_warned_of() -> None:
+    mac = cloud().vms[0].nics[0].mac
+    there = replace(nat("default", dhcp=True), dhcp_ranges=(("10.0.0.2", "10.0.0.9"), ("10.0.0.10", "10.0.0.99")))
+    assert on(cloud(), there).warnings == (
+        "vm web: DHCP of libvirt's network default may hand its address 10.0.0.10 to others, as it has 10.0.0.10 to "
+        "10.0.0.99; take one outside, or reserve it: virsh net-update default add-last ip-dhcp-host "
+        f"\"<host mac='{mac}' ip='10.0.0.10'/>\" --live --config",)
+    for quiet in (replace(there, dhcp_ranges=(("10.0.0.2", "10.0.0.9"),)), replace(there, dhcp_hosts=("10.0.0.10",)),
+                  replace(there, dhcp_ranges=(("", ""),))):
+        assert not on(cloud(), quiet).warnings
 
 
 def test_an_adopted_network_whose_host_has_another_address() -> None:

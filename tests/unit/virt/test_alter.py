@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from vmwright.errors import VmwrightError
 from vmwright.facts.domains import parse_domain
 from vmwright.facts.model import ConfigFacts, DiskFacts, NicFacts, OwnerFacts
-from vmwright.spec.cloud import Firmware
 from vmwright.virt import alter
 from vmwright.virt.design import DiskChoice, NicChoice, effective_cpu
 from vmwright.virt.xml import tree
@@ -105,16 +104,16 @@ def _memory(mib: int) -> Edit:
                 lambda old: replace(old, memory=mib << 20, memory_max=mib << 20), forget)
 
 
-def _firmware(firmware: Firmware) -> Edit:
+def _type(type: str) -> Edit:
     def forget(root: ET.Element) -> None:
-        os = tree.ensure(root, "os")
-        os.attrib.pop("firmware", None)
-        tree.drop(os, "firmware", "loader", "nvram")
-        alter._bios_on_serial(os, on=False)
+        root.attrib.pop("type", None)
+        tree.drop(tree.ensure(root, "devices"), "emulator")
+        clock = root.find("clock")
+        for timer in list(clock) if clock is not None else ():
+            if timer.get("name") in ("rtc", "hpet", "pit", "kvmclock"):
+                clock.remove(timer)
 
-    return Edit(lambda xml: alter.set_firmware(xml, firmware),
-                lambda old: replace(old, firmware=str(firmware), nvram=old.nvram if old.firmware == firmware else None),
-                forget)
+    return Edit(lambda xml: alter.set_type(xml, type), lambda old: replace(old, type=type), forget)
 
 
 def _cpu(cpu: str, type: str) -> Edit:
@@ -160,7 +159,7 @@ OWNERS = st.builds(OwnerFacts, *[st.text("abc1-.<&\"", min_size=1, max_size=9)] 
 EDITS = st.one_of(
     st.builds(_vcpus, st.integers(1, 64), st.integers(1, 64)),
     st.builds(_memory, st.integers(64, 1 << 20)),
-    st.builds(_firmware, st.sampled_from(Firmware)),
+    st.builds(_type, st.sampled_from(["kvm", "qemu"])),
     st.builds(_cpu, st.sampled_from(CPUS), st.sampled_from(["kvm", "qemu"])),
     st.builds(_owner, OWNERS),
     st.builds(_add_nic),
@@ -272,19 +271,15 @@ def test_memory_modules_are_left_to_who_plugged_them_in() -> None:
         "  do:  change it by hand (virsh edit), or remove the modules first")
 
 
-def test_uefi_brings_the_acpi_that_it_needs() -> None:
-    bare = tree.render(tree.el("domain", tree.el("os", tree.el("type", text="hvm", machine="pc-q35-7.2")), type="kvm"))
-    root = tree.parse(alter.set_firmware(bare, Firmware.UEFI))
-    assert root.find("features/acpi") is not None
-    assert root.findtext("os/type") == "hvm"
-    assert root.find("os/firmware") is not None
-
-
-def test_bios_speaks_on_a_serial_port_only_where_there_is_one() -> None:
-    """libvirt refuses the rest: "need at least one serial port to use BIOS serial output"."""
-    ours, others = (tree.parse(alter.set_firmware(xml, Firmware.BIOS)).find("os/bios") for xml in (OURS, OTHERS))
-    assert ours is not None and ours.attrib == {"useserial": "yes"}
-    assert others is not None and others.attrib == {"rebootTimeout": "5000"}
+def test_another_accelerator_brings_its_timers_and_leaves_the_others() -> None:
+    """libvirt writes the emulator's path anew; what others have set of the clock stays."""
+    there = tree.parse(alter.set_type(OURS, "qemu"))
+    assert there.find("devices/emulator") is None
+    assert [timer.get("name") for timer in there.iterfind("clock/timer")] == ["rtc", "hpet", "pit"]
+    back = tree.parse(alter.set_type(tree.render(there), "kvm"))
+    assert [(timer.get("name"), timer.get("present")) for timer in back.iterfind("clock/timer")][-1] == (
+        "kvmclock", "yes")
+    assert same(alter.set_type(OURS, "kvm"), OURS)
 
 
 def test_our_mark_is_found_by_its_namespace_whatever_its_prefix() -> None:

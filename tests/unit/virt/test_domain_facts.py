@@ -159,8 +159,10 @@ def test_volumes() -> None:
 @pytest.mark.parametrize(("xml", "expected"), [
     ("<network><name>n</name><forward mode='nat'/><bridge name='virbr0'/>"
      "<ip family='ipv6' address='fd00::1' prefix='64'/>"
-     "<ip address='192.168.122.1' netmask='255.255.255.0'><dhcp><range start='a' end='b'/></dhcp></ip></network>",
-     NetworkFacts("n", True, False, "nat", "virbr0", "192.168.122.1/24", dhcp=True)),
+     "<ip address='192.168.122.1' netmask='255.255.255.0'><dhcp><range start='a' end='b'/><host ip='c'/></dhcp></ip>"
+     "</network>",
+     NetworkFacts("n", True, False, "nat", "virbr0", "192.168.122.1/24", dhcp=True, dhcp_ranges=(("a", "b"),),
+                  dhcp_hosts=("c",))),
     ("<network><name>n</name><bridge name='virbr1'/><ip address='10.1.0.1' prefix='20'/></network>",
      NetworkFacts("n", True, False, None, "virbr1", "10.1.0.1/20")),
     ("<network><name>n</name><forward mode='bridge'/><bridge name='br0'/></network>",

@@ -86,14 +86,13 @@ CASES: dict[str, tuple[str, Callable[[], str]]] = {
     "others.xml": ("domain", _others),
     "others-vcpus.xml": ("domain", lambda: alter.set_vcpus(_others(), 6, 48)),
     "others-memory.xml": ("domain", lambda: alter.set_memory(_others(), 12 << 30)),
-    "others-bios.xml": ("domain", lambda: alter.set_firmware(_others(), Firmware.BIOS)),
+    "others-emulated.xml": ("domain", lambda: alter.set_type(_others(), "qemu")),
     "others-cpu.xml": ("domain", lambda: alter.set_cpu(_others(), "EPYC", "kvm")),
     "others-owned.xml": ("domain", lambda: alter.set_owner(_others(), OWNER)),
     "others-devices.xml": ("domain", lambda: alter.move_nic(
         alter.remove_disk(alter.add_disk(alter.add_nic(_others(), NAT), DATA), "scratch"),
         "52:54:00:1a:2b:3d", "network", "lan")),
-    "vm-to-bios.xml": ("domain", lambda: alter.set_firmware(_full(), Firmware.BIOS)),
-    "vm-to-uefi.xml": ("domain", lambda: alter.set_firmware(CASES["vm-to-bios.xml"][1](), Firmware.UEFI)),
+    "vm-to-qemu.xml": ("domain", lambda: alter.set_type(_full(), "qemu")),
 }
 _DOCUMENTS = ("domain", "storagepool", "storagevol", "network")
 

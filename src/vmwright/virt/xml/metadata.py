@@ -30,6 +30,7 @@ def owner(facts: OwnerFacts) -> ET.Element:
         "instance": facts.instance,
         "seed": facts.seed,
         "protect": "yes" if facts.protect else "no",
+        **({} if facts.nics is None else {"nics": " ".join(facts.nics)}),
     }
     return el(f"{METADATA_PREFIX}:{_ELEMENT}", **attributes)
 
@@ -40,7 +41,8 @@ def read_owner(attributes: Mapping[str, str]) -> OwnerFacts | None:
     if not cloud or not vm:
         return None
     template, version, instance, seed = (attributes.get(key, "") for key in ("template", "version", "instance", "seed"))
-    return OwnerFacts(cloud, vm, template, version, instance, seed, protect=attributes.get("protect") == "yes")
+    nics = tuple(attributes["nics"].split()) if "nics" in attributes else None
+    return OwnerFacts(cloud, vm, template, version, instance, seed, attributes.get("protect") == "yes", nics)
 
 
 def is_owner(element: ET.Element, *around: ET.Element) -> bool:
