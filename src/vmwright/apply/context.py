@@ -66,7 +66,7 @@ class Context:
 
     def fulfil(self, object: str) -> None:
         """It is whole now: drop the note."""
-        self.host.run(["rm", "-f", "--", intent_path(self.cloud.name, object)])
+        self.host.remove(intent_path(self.cloud.name, object))
 
     def work(self, name: str) -> str:
         """A directory on the host for something being made."""

@@ -6,9 +6,10 @@ from vmwright.apply.context import Context, Undo
 from vmwright.apply.power import await_ready
 from vmwright.apply.remove import drop_volume, remove_domain
 from vmwright.apply.storage import pool_target
+from vmwright.errors import ApplyError
 from vmwright.facts.model import OwnerFacts
 from vmwright.guest.seed import iso, seed
-from vmwright.host.copy import copy
+from vmwright.host.copy import claim, copy
 from vmwright.image.traits import traits_of
 from vmwright.names import data_volume, root_volume, seed_volume, template_volume
 from vmwright.plan.actions import CreateVm, RebuildVm
@@ -80,6 +81,7 @@ def _make(action: CreateVm, context: Context, undo: Undo) -> None:
     root = root_volume(cloud, vm.name)
     remove = (f"remove volume {root}", lambda: drop_volume(context, vm.pool, f"{folder}/{root}"))
     if vm.copy is Copy.FULL:
+        _claim(f"{folder}/{root}", context)
         undo.push(*remove)  # a copy that fails leaves a part
         _full_copy(vm, action.template, context)
     else:
@@ -89,7 +91,7 @@ def _make(action: CreateVm, context: Context, undo: Undo) -> None:
         _data_disk(vm, disk, action.keep, context, undo)
     context.check()
     seed_path = f"{folder}/{seed_volume(cloud, vm.name)}"
-    undo.push("remove the seed", lambda: context.host.run(["rm", "-f", "--", seed_path]))
+    undo.push("remove the seed", lambda: context.host.remove(seed_path))
     write_seed(vm, action.template, context, seed_path, instance=action.instance, regenerate=True)
     context.virt.define(vm.name, _domain_xml(action, context, seed_path))
     undo.push(f"undefine {vm.name}", lambda: remove_domain(context, vm.name))
@@ -106,6 +108,13 @@ def _overlay(vm: VmSpec, template: TemplateSpec, context: Context) -> None:
 def _base_path(template: TemplateSpec, context: Context) -> str:
     name = template_volume(context.cloud.name, template.name, template.version)
     return f"{pool_target(context, template.pool)}/{name}"
+
+
+def _claim(path: str, context: Context) -> None:
+    """Make the file that is to be written, unless there is one: that may be somebody else's."""
+    if context.host.run(claim(path), check=False).code:
+        raise ApplyError(f"{path} has not been made", why="a file of that name is there now, and was not when the plan "
+                         "was made; or its directory cannot be written to", todo="see what it is, then plan again")
 
 
 def _full_copy(vm: VmSpec, template: TemplateSpec, context: Context) -> None:
@@ -156,6 +165,7 @@ def _domain_xml(action: CreateVm, context: Context, seed_path: str) -> str:
     links = {name: (kind, source) for name, kind, source in action.networks}
     nics = [NicChoice(nic.mac, *links[nic.network]) for nic in vm.nics]
     template = action.template
-    owner = OwnerFacts(cloud, vm.name, template.name, template.version, action.instance, action.seed, vm.protect)
+    owner = OwnerFacts(cloud, vm.name, template.name, template.version, action.instance, action.seed, vm.protect,
+                       tuple(nic.mac for nic in vm.nics))
     return design.domain_xml(cloud, vm, type=action.type, machine=context.facts.machine, host_cpus=context.facts.cpus,
                              disks=disks, seed_path=seed_path, nics=nics, owner=owner)

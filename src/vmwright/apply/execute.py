@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 from typing import Protocol
 
 from vmwright.apply.context import Context
@@ -103,29 +104,30 @@ def execute(plan: Plan, run: Run) -> Outcome:
 
 
 def _walk(actions: tuple[Action, ...], run: Run, pools: Mapping[str, ThreadPoolExecutor], outcome: Outcome) -> None:
-    waiting, running = list(actions), dict[Future[float], Action]()
-    known = {action.id for action in actions}
-    succeeded, lost = set[str](), set[str]()
-    while waiting or running:
-        if run.cancel.is_set():
-            outcome.cancelled = True
-            for action in waiting:
-                _skip(action, "stopped before it was begun", run, outcome)
-            waiting.clear()
-        for action in list(waiting):
-            needs = [need for need in action.needs if need in known]
-            broken = next((need for need in needs if need in lost), None)
-            if broken:
-                waiting.remove(action)
-                lost.add(action.id)
-                _skip(action, f"it needs {broken}, which was not done", run, outcome)
-            elif all(need in succeeded for need in needs):
-                waiting.remove(action)
+    known = {action.id: action for action in actions}
+    needs = {action.id: [need for need in action.needs if need in known] for action in actions}
+    order, running, lost = TopologicalSorter(needs), dict[Future[float], Action](), set[str]()
+    order.prepare()
+    while order.is_active():
+        outcome.cancelled |= run.cancel.is_set()
+        for name in order.get_ready():
+            action, broken = known[name], next((need for need in needs[name] if need in lost), None)
+            if outcome.cancelled:
+                why = "stopped before it was begun"
+            elif broken:
+                why = f"it needs {broken}, which was not done"
+            else:
                 running[pools[action.host].submit(_perform, action, run)] = action
+                continue
+            _skip(action, why, run, outcome)
+            lost.add(name)
+            order.done(name)
         finished, _ = wait(running, timeout=_TICK, return_when=FIRST_COMPLETED)
         for future in finished:
             action = running.pop(future)
-            (succeeded if _settle(action, future, run, outcome) else lost).add(action.id)
+            if not _settle(action, future, run, outcome):
+                lost.add(action.id)
+            order.done(action.id)
 
 
 def _skip(action: Action, why: str, run: Run, outcome: Outcome) -> None:

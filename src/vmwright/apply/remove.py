@@ -29,7 +29,7 @@ def remove_domain(context: Context, name: str) -> None:
 def drop_volume(context: Context, pool: str, path: str) -> None:
     """Remove a volume, whether libvirt has seen its file yet or not."""
     if not context.virt.delete_volume(pool, path.rpartition("/")[2]):
-        context.host.run(["rm", "-f", "--", path])
+        context.host.remove(path)
 
 
 def destroy_vm(action: DestroyVm, context: Context) -> None:
@@ -40,7 +40,7 @@ def destroy_vm(action: DestroyVm, context: Context) -> None:
     for pool, name in action.volumes:
         context.say(f"removing {name}", None)
         context.virt.delete_volume(pool, name)
-    context.host.run(["rm", "-f", "--", serial_log(action.name), f"/var/log/libvirt/qemu/{action.name}.log"])
+    context.host.remove(serial_log(action.name), f"/var/log/libvirt/qemu/{action.name}.log")
     context.state.forget_guest(action.name)
     context.fulfil(action.name)
 
@@ -48,14 +48,14 @@ def destroy_vm(action: DestroyVm, context: Context) -> None:
 def remove_template(action: RemoveTemplate, context: Context) -> None:
     """Remove one version; the plan has seen that no disk stands on it, and the host's lock keeps it so."""
     context.virt.delete_volume(action.pool, action.volume)
-    context.host.run(["rm", "-f", "--", manifest_path(context.cloud.name, action.template, action.version)])
+    context.host.remove(manifest_path(context.cloud.name, action.template, action.version))
 
 
 def tidy(action: Tidy, context: Context) -> None:
     """Remove a note that has nothing left to say, or what was begun of a template: its work directory goes last."""
     if action.paths:
-        context.host.run(["rm", "-f", "--", *action.paths])
+        context.host.remove(*action.paths)
     if action.operation == "template":
         context.host.run(["rm", "-rf", "--", context.work(action.name)])
     else:
-        context.host.run(["rm", "-f", "--", intent_path(context.cloud.name, action.name)])
+        context.host.remove(intent_path(context.cloud.name, action.name))

@@ -6,6 +6,7 @@ import json
 
 from vmwright.apply.context import Context
 from vmwright.errors import ApplyError
+from vmwright.host.copy import publish
 from vmwright.image import debian, fetch
 from vmwright.names import manifest_path, template_volume
 from vmwright.plan.actions import CreateNetwork, CreatePool, MakeTemplate
@@ -62,7 +63,9 @@ def make_template(action: MakeTemplate, context: Context) -> None:
         manifest = {"template": template.name, "version": template.version, **manifest}
         context.host.write(manifest_path(context.cloud.name, template.name, template.version),
                            json.dumps(manifest, indent=1).encode())
-        context.host.run(["mv", "-f", "--", partial, target])
+        if context.host.run(publish(partial, target), check=False).code:
+            raise ApplyError(f"{target} has not been made", why="a file of that name is there now, and was not when "
+                             "the plan was made", todo="see what it is, then plan again")
     finally:
         context.host.run(["rm", "-rf", "--", work, partial], check=False)
     context.virt.refresh_pool(template.pool)

@@ -44,6 +44,15 @@ class LocalHost:
         except OSError as error:
             raise _cannot_write(path, error) from error
 
+    def remove(self, *paths: str) -> None:
+        """See Host.remove."""
+        for path in paths:
+            try:
+                Path(path).unlink(missing_ok=True)
+            except OSError as error:
+                raise HostError(f"cannot remove {path}", why=error.strerror or str(error),
+                                todo="work as root, or see why the file system does not let you remove it") from error
+
     def upload(self, source: str, path: str, *, on_bytes: Callable[[int], None] | None = None) -> None:
         """See Host.upload. Holes stay holes where the file system can."""
         partial = f"{path}.partial"

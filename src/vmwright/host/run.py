@@ -84,6 +84,10 @@ class Host(Protocol):
         """Put `data` at `path` on the host, atomically (a temporary name beside it, renamed); makes its directory."""
         ...
 
+    def remove(self, *paths: str) -> None:
+        """Remove files on the host; those that are not there are no error. Raises HostError when one stays."""
+        ...
+
     def upload(self, source: str, path: str, *, on_bytes: Callable[[int], None] | None = None) -> None:
         """Stream a local file to `path` on the host, atomically; `on_bytes` gets the count of bytes sent so far."""
         ...

@@ -98,6 +98,10 @@ class SshHost:
         """See Host.write."""
         self.run(_write_argv(path, mode, len(data)), input=data)
 
+    def remove(self, *paths: str) -> None:
+        """See Host.remove."""
+        self.run(["rm", "-f", "--", *paths])
+
     def upload(self, source: str, path: str, *, on_bytes: Callable[[int], None] | None = None) -> None:
         """See Host.upload."""
         self._connect()

@@ -306,7 +306,9 @@ class Virt:
 
     def agent(self, name: str) -> Callable[[str, int], str]:
         """Only what plugging in CPUs asks: a guest that has them online at once."""
-        return lambda text, timeout: json.dumps({"return": 0 if "set" in text else [{"logical-id": 0, "online": True}]})
+        live = domains.parse_domain(cast(str, self._domain(name).live), None, "running", False).persistent
+        online = [{"logical-id": number, "online": True} for number in range(live.vcpus)]
+        return lambda text, timeout: json.dumps({"return": 0 if "set" in text else online})
 
 
 def _with_device(xml: str, device: str, *, add: bool) -> str:
@@ -340,10 +342,8 @@ class Shell:
                     self._machine.remove(path)
             case "mv":
                 self._machine.files[words[1]] = self._machine.files.pop(words[0])
-            case "sh":  # host.copy
-                image = self._machine.files[words[-2]]
-                assert isinstance(image, Image)
-                self._machine.files[words[-1]] = replace(image, used=False)
+            case "sh":
+                return Completed(tuple(argv), self._place(argv[3], *argv[4:]), b"", b"")
             case "qemu-img":
                 assert argv[1] == "resize"
                 cast(Image, self._machine.files[argv[-2]]).capacity = int(argv[-1])
@@ -354,6 +354,26 @@ class Shell:
             case _:
                 raise HostError(f"no such command: {argv}")
         return Completed(tuple(argv), 0, b"", b"")
+
+    def _place(self, what: str, *paths: str) -> int:
+        """host.copy's commands."""
+        files, target = self._machine.files, paths[-1]
+        if what == "copy":
+            image = files[paths[0]]
+            assert isinstance(image, Image)
+            files[target] = replace(image, used=False)
+        elif target in files:
+            return 1
+        elif what == "claim":
+            files[target] = Image(0)
+        else:
+            files[target] = files.pop(paths[0])
+        return 0
+
+    def remove(self, *paths: str) -> None:
+        self._machine.step()
+        for path in paths:
+            self._machine.remove(path)
 
     def write(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
         self._machine.step()
