@@ -185,6 +185,18 @@ def test_a_file_cut_off_on_its_way_never_appears(server: Sshd, host: SshHost, tm
     until(lambda: not list(target.parent.iterdir()))
 
 
+def test_a_lost_connection_is_not_made_anew(server: Sshd, host: SshHost) -> None:
+    """The host's lock was held through it: what comes after would work without one."""
+    assert host.run(["echo", "here"]).text == "here"
+    for pid in server.sessions():
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: not server.sessions())
+    for call in (lambda: host.run(["echo", "again"]), lambda: host.write("/nowhere/at/all", b"")):
+        with pytest.raises(HostError, match=r"^the connection to host far \(root@127.0.0.1:[0-9]+\) was lost\n"):
+            call()
+    assert server.logins() == 1
+
+
 def test_more_at_once_than_sshd_has_sessions(server: Sshd, host: SshHost) -> None:
     """sshd allows ten over one connection; the eleventh would open a connection of its own, or fail."""
     failed = list[BaseException]()

@@ -90,9 +90,26 @@ class SshHost:
         self._connect()
         cancel = ending(input, timeout, cancel)
         remote = self._remote(lifeline(argv) if cancel is not None else argv, env)
-        with self._sessions:
-            return run(self._ssh(remote), input=input, check=check, timeout=timeout, on_line=on_line, cancel=cancel,
-                       where=f" on {self.name}", shown=argv)
+        try:
+            with self._sessions:
+                done = run(self._ssh(remote), input=input, check=check, timeout=timeout, on_line=on_line, cancel=cancel,
+                           where=f" on {self.name}", shown=argv)
+        except HostError as error:
+            self._demand(error.why)
+            raise
+        if done.code == _SSH_FAILED:
+            self._demand(done.stderr.decode(errors="replace").strip())
+        return done
+
+    def _demand(self, said: str) -> None:
+        """Raise HostError when the control connection has ended: a command's failure is only a consequence then."""
+        try:
+            if self._master is not None:
+                self._master.wait(timeout=1.0)
+        except subprocess.TimeoutExpired:
+            return
+        raise HostError(f"the connection to host {self.name} ({self._target}) was lost", why=said,
+                        todo="see that the host is up and reachable, then run the same again: it picks up from there")
 
     def write(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
         """See Host.write."""
@@ -221,6 +238,7 @@ def _greeting(master: subprocess.Popen[bytes]) -> str | None:
     return None
 
 
+_SSH_FAILED = 255  # ssh's own exit code, when it is not the command's
 _GREETING = "vmwright-here"
 _GREET = f"echo {_GREETING} $(id -u); exec cat >/dev/null"
 
