@@ -101,8 +101,8 @@ def test_pools_that_are_off_or_full(host: HostFacts) -> None:
 
 def test_programs_that_the_file_needs_fail_and_others_only_warn(host: HostFacts) -> None:
     bare = replace(host, tools=("flock", "setsid", "setpriv"))
-    packages = "apt-get install mmdebstrap gdisk mtools dosfstools qemu-utils e2fsprogs"
-    what = "missing, to make templates: mmdebstrap, sgdisk, mcopy, mkfs.vfat, qemu-img, mke2fs"
+    packages = "apt-get install mmdebstrap apt gdisk mtools dosfstools qemu-utils e2fsprogs"
+    what = "missing, to make templates: mmdebstrap, apt-get, sgdisk, mcopy, mkfs.vfat, qemu-img, mke2fs"
     assert bad(bare) == [Check(FAIL, what, packages)]
     assert bad(bare, wanted=False) == [Check(WARN, what, packages)]
     assert bad(replace(host, tools=tuple(tool for tool in host.tools if tool != "flock"))) == [

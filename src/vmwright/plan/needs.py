@@ -5,8 +5,8 @@ from __future__ import annotations
 from vmwright.spec.cloud import BuildSource, Filesystem, ImageSource
 
 _BUILD = (
-    ("mmdebstrap", "mmdebstrap"), ("sgdisk", "gdisk"), ("mcopy", "mtools"), ("mkfs.vfat", "dosfstools"),
-    ("qemu-img", "qemu-utils"),
+    ("mmdebstrap", "mmdebstrap"), ("apt-get", "apt"), ("sgdisk", "gdisk"), ("mcopy", "mtools"),
+    ("mkfs.vfat", "dosfstools"), ("qemu-img", "qemu-utils"),
 )
 _MKFS = {
     Filesystem.EXT4: ("mke2fs", "e2fsprogs"),
