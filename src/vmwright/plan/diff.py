@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import replace
 
-from vmwright.errors import Problem
 from vmwright.facts.model import Facts
 from vmwright.plan.actions import Kept, Plan, VmAction
 from vmwright.plan.change import plan_existing
@@ -60,14 +59,22 @@ def make_destroy_plan(cloud: Cloud, facts: Facts, names: Collection[str]) -> Pla
     return _finish(cloud, draft)
 
 
+def removable_vms(cloud: Cloud, facts: Facts) -> frozenset[str]:
+    """The names that destroy may be given: of VMs in the file, and of those of which a host has anything."""
+    found = {vm.name for vm in cloud.vms}
+    for view in _views(cloud, facts, Request()):
+        found |= view.vm_volumes.keys() | {name for name, domain in view.domains.items() if view.owner(domain)}
+        found |= {name for name in view.intents if "@" not in name}
+    return frozenset(found)
+
+
 def _begin(cloud: Cloud) -> Draft:
     """A draft with what the file alone says."""
     draft = Draft(warnings=list(cloud.warnings))
     for later in cloud.not_yet:
         draft.refuse(f"{later.key} is not yet applied by this version of vmwright",
                      "take it out of the file (or comment it out) until a version that does", later.where)
-    for sentence in cloud.missing:
-        draft.refused[Problem(sentence)] = None
+    draft.refused |= dict.fromkeys(cloud.missing)
     return draft
 
 

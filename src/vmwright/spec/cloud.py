@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
-from vmwright.errors import Where
+from vmwright.errors import Problem, Where
 
 
 class Firmware(StrEnum):
@@ -226,8 +226,8 @@ class Cloud:
     templates: tuple[TemplateSpec, ...]
     vms: tuple[VmSpec, ...]
     not_yet: tuple[NotYet, ...] = ()
-    warnings: tuple[str, ...] = ()  # "file:line:column: sentence"; e.g. a key file that is not on this machine
-    missing: tuple[str, ...] = ()  # things `check` tolerates and `plan` must refuse, as full sentences with their place
+    warnings: tuple[str, ...] = ()  # "file:line:column: sentence"
+    missing: tuple[Problem, ...] = ()  # things `check` tolerates and `plan` must refuse
 
     def vm(self, name: str) -> VmSpec | None:
         """The VM of that name, or None."""

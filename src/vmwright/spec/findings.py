@@ -85,9 +85,9 @@ class Findings:
         """Something that may well be a mistake."""
         self.warnings.append(Problem(f"{self.name(path)}: {what}", "", self.where(path)))
 
-    def absent(self, path: KeyPath, what: str) -> None:
+    def absent(self, path: KeyPath, what: str, todo: str) -> None:
         """Something that is not on this machine: a check tolerates it, a plan cannot."""
-        self.missing.append(Problem(f"{self.name(path)}: {what}", "", self.where(path)))
+        self.missing.append(Problem(f"{self.name(path)}: {what}", todo, self.where(path)))
 
     def broken(self, *path: str) -> bool:
         """Whether something in this object was refused already, so that what it says is not known in full."""

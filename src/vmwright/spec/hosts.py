@@ -102,10 +102,11 @@ def _ssh_config(path: KeyPath, host: HostIn, findings: Findings) -> str | None:
     try:
         file = keyfiles.local_path(host.ssh_config, Path(findings.where(path).file).parent)
     except keyfiles.Absent as absent:
-        findings.absent(path, str(absent))
+        findings.absent(path, str(absent), absent.todo)
         return None
     if not file.is_file():
-        findings.absent(path, f"the file {file} is not on this machine")
+        lacking = keyfiles.absent(str(file), file)
+        findings.absent(path, f"the file {lacking}", lacking.todo)
     return str(file)
 
 

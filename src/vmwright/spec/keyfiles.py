@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 KEY_TYPES = (
@@ -18,7 +21,9 @@ KEY_TYPES = (
     "sk-ecdsa-sha2-nistp256@openssh.com",
 )
 _CRYPT = re.compile(r"\$(y|gy|7|6|5|2[abxy]|sha1)\$[./A-Za-z0-9$=,]+")
+_DEFAULT_KEY = re.compile(r"id_(ed25519|ecdsa|rsa)\.pub")
 _LARGEST = 1 << 20
+_SHOWN = 4
 
 
 class Wrong(Exception):
@@ -34,6 +39,7 @@ class Absent(Exception):
     """The file is not on this machine, or cannot be read."""
 
     what: str
+    todo: str
 
     def __str__(self) -> str:
         return self.what
@@ -49,12 +55,43 @@ def local_path(text: str, base: Path) -> Path:
     try:
         path = Path(text).expanduser()
     except RuntimeError:
-        raise Absent(f"{text}: there is no such home directory on this machine") from None
+        raise Absent(f"{text}: there is no such home directory on this machine", "name the whole path") from None
     return path if path.is_absolute() else (base / path).absolute()
 
 
-def read_text(text: str, base: Path) -> str:
-    """The text in a file of this machine. Raises Absent or Wrong."""
+def absent(text: str, path: Path) -> Absent:
+    """The error of a file that is not there, with the name that may have been meant."""
+    return Absent(f"{text} is not on this machine", _similar(text, path))
+
+
+def _similar(text: str, path: Path) -> str:
+    try:
+        there = [entry.name for entry in path.parent.iterdir() if entry.is_file()]
+    except OSError:
+        there = []
+    close = get_close_matches(path.name, there, n=1)
+    return f"did you mean {_beside(text, close[0])}?" if close else "put the file there, or name one that is there"
+
+
+def _beside(text: str, name: str) -> str:
+    """The name of another file in the same directory, as the user would write it."""
+    return f"{text.rpartition('/')[0]}/{name}"
+
+
+def _make_keys(text: str, path: Path) -> str:
+    """What to do about a key file that is not there. A private half that is there is not to be written over."""
+    private, public = shlex.quote(str(path.with_suffix(""))), shlex.quote(str(path))
+    if path.suffix == ".pub" and path.with_suffix("").is_file():
+        return f"write it from its private half: ssh-keygen -y -f {private} > {public}"
+    others = [_beside(text, other.name) for other in sorted(path.parent.glob("*.pub")) if other.is_file()]
+    todo = [f"make it: ssh-keygen -t {known[1]} -f {private}"] if (known := _DEFAULT_KEY.fullmatch(path.name)) else []
+    todo += [f"name the one that is there: {others[0]}"] if len(others) == 1 else []
+    todo += [f"name one that is there: {', '.join(others[:_SHOWN])}"] if len(others) > 1 else []
+    return "\nor ".join(todo) or "name a file of public keys that is there"
+
+
+def read_text(text: str, base: Path, instead: Callable[[str, Path], str] = _similar) -> str:
+    """The text in a file of this machine; `instead` says what to do when it is not there. Raises Absent or Wrong."""
     path = local_path(text, base)
     try:
         if path.is_file() and path.stat().st_size > _LARGEST:
@@ -63,16 +100,16 @@ def read_text(text: str, base: Path) -> str:
     except UnicodeDecodeError:
         raise Wrong(f"{text} is not UTF-8 text") from None
     except FileNotFoundError:
-        raise Absent(f"{text} is not on this machine") from None
+        raise Absent(f"{text} is not on this machine", instead(text, path)) from None
     except OSError as error:
-        raise Absent(f"{text} cannot be read: {error.strerror}") from None
+        raise Absent(f"{text} cannot be read: {error.strerror}", "name a file that you can read") from None
 
 
 def ssh_keys(text: str, base: Path) -> tuple[str, ...]:
     """The public keys that an item of ssh_keys stands for. Raises Absent or Wrong."""
     if not is_path(text):
         return (_public_key(text.strip(), "this"),)
-    content = read_text(text, base)
+    content = read_text(text, base, _make_keys)
     if _is_private(content):
         public = f"{text}.pub"
         todo = f"name the public half: {public}" if not text.endswith(".pub") else "name the file of the public half"
@@ -89,7 +126,7 @@ def password_hash(text: str, base: Path) -> str:
     todo = "write the hash into a file that only you can read: openssl passwd -6 > FILE"
     if text.startswith("$"):
         raise Wrong("this is a hash, where the name of a file is needed", todo)
-    content = read_text(text, base).strip()
+    content = read_text(text, base, lambda _, path: todo.replace("FILE", shlex.quote(str(path)))).strip()
     if not _CRYPT.fullmatch(content):
         raise Wrong(f"{text} holds no password hash ($6$... or $y$...); plain text is never taken", todo)
     return content

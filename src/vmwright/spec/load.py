@@ -172,7 +172,7 @@ def _with_notes(cloud: Cloud, findings: Findings, source: Source) -> Cloud:
         cloud,
         not_yet=tuple(_in_file_order(findings.not_yet, source)),
         warnings=tuple(str(note) for note in _in_file_order(findings.warnings, source)),
-        missing=tuple(str(note) for note in _in_file_order(findings.missing, source)),
+        missing=tuple(_in_file_order(findings.missing, source)),
     )
 
 

@@ -143,10 +143,11 @@ def _image(path: KeyPath, template: TemplateIn, image: str, findings: Findings) 
     try:
         location = keyfiles.local_path(image, base_of(findings, (*path, "image")))
     except keyfiles.Absent as absent:
-        findings.absent((*path, "image"), f"the image {absent}")
+        findings.absent((*path, "image"), f"the image {absent}", absent.todo)
         return None
     if not location.is_file():
-        findings.absent((*path, "image"), f"the image {image} is not on this machine")
+        lacking = keyfiles.absent(image, location)
+        findings.absent((*path, "image"), f"the image {lacking}", lacking.todo)
     return ImageSource(str(location), template.sha256)
 
 

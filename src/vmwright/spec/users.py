@@ -52,7 +52,7 @@ def _keys(path: KeyPath, text: str, findings: Findings) -> tuple[str, ...]:
     except keyfiles.Wrong as wrong:
         findings.error(path, wrong.what, wrong.todo)
     except keyfiles.Absent as absent:
-        findings.absent(path, f"the key file {absent}")
+        findings.absent(path, f"the key file {absent}", absent.todo)
     return ()
 
 
@@ -73,7 +73,7 @@ def _hash(path: KeyPath, text: str | None, findings: Findings) -> str | None:
     except keyfiles.Wrong as wrong:
         findings.error(path, wrong.what, wrong.todo)
     except keyfiles.Absent as absent:
-        findings.absent(path, f"the file of the password hash {absent}")
+        findings.absent(path, f"the file of the password hash {absent}", absent.todo)
     return None
 
 

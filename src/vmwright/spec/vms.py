@@ -305,5 +305,5 @@ def _content(path: KeyPath, source: str, findings: Findings) -> str:
     except keyfiles.Wrong as wrong:
         findings.error(path, wrong.what, wrong.todo)
     except keyfiles.Absent as absent:
-        findings.absent(path, f"the file {absent}")
+        findings.absent(path, f"the file {absent}", absent.todo)
     return ""

@@ -127,8 +127,11 @@ def test_what_is_not_yet_applied_is_named_with_its_place() -> None:
 
 def test_a_missing_key_file_is_refused() -> None:
     wanted = cloud("users: {admin: {ssh_keys: [/nowhere/id.pub]}}\n" + vm())
-    assert [str(problem) for problem in plan(wanted, Machine()).refused] == list(wanted.missing)
-    assert "/nowhere/id.pub is not on this machine" in wanted.missing[0]
+    found = plan(wanted, Machine())
+    assert found.refused == wanted.missing
+    assert [str(problem) for problem in found.refused] == [
+        "cloud.yaml:5:28: users.admin.ssh_keys.0: the key file /nowhere/id.pub is not on this machine\n"
+        "    name a file of public keys that is there"]
 
 
 def test_warnings_of_the_file_are_passed_on() -> None:

@@ -66,6 +66,11 @@ class Desk:
         return self.problems(self.based(text))
 
 
+def missing(cloud: Cloud) -> list[str]:
+    """What is not on this machine, as a user reads it."""
+    return [str(problem) for problem in cloud.missing]
+
+
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     """An empty desk."""

@@ -9,7 +9,7 @@ import pytest
 from vmwright.errors import SpecError
 from vmwright.spec.load import load
 
-from .conftest import Desk, public_key
+from .conftest import Desk, missing, public_key
 
 PRIVATE = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAA\n-----END OPENSSH PRIVATE KEY-----\n"
 USER = "cloud: t\nusers: {amy: {%s}}\n"
@@ -40,19 +40,48 @@ def test_home_directory(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(desk.root))
     desk.write(public_key(), ".ssh/id.pub")
     assert desk.load(USER % "ssh_keys: ~/.ssh/id.pub").missing == ()
-    assert desk.load(USER % "ssh_keys: ~nobody-here/id.pub").missing == (
+    assert missing(desk.load(USER % "ssh_keys: ~nobody-here/id.pub")) == [
         f"{desk.root}/cloud.yaml:2:25: users.amy.ssh_keys: the key file ~nobody-here/id.pub: "
-        "there is no such home directory on this machine",
-    )
+        "there is no such home directory on this machine\n    name the whole path"
+    ]
 
 
 def test_a_key_file_that_is_not_here_is_told_to_the_plan(desk: Desk) -> None:
     cloud = desk.load(USER % "ssh_keys: [./none.pub], password_hash_file: ./none")
-    assert cloud.missing == (
-        f"{desk.root}/cloud.yaml:2:26: users.amy.ssh_keys.0: the key file ./none.pub is not on this machine",
+    assert missing(cloud) == [
+        f"{desk.root}/cloud.yaml:2:26: users.amy.ssh_keys.0: the key file ./none.pub is not on this machine\n"
+        "    name a file of public keys that is there",
         f"{desk.root}/cloud.yaml:2:59: users.amy.password_hash_file: the file of the password hash ./none is not on "
-        "this machine",
-    )
+        "this machine\n"
+        f"    write the hash into a file that only you can read: openssl passwd -6 > {desk.root}/none",
+    ]
+
+
+def todo(desk: Desk, key: str) -> str:
+    """What is said to do about a key file that is not there; the directory's name is taken off."""
+    (found,) = desk.load(USER % f"ssh_keys: {key}").missing
+    return found.todo.replace(f"{desk.root}/", "")
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
+def test_a_key_of_the_usual_name_that_is_not_here_can_be_made(desk: Desk, kind: str) -> None:
+    assert todo(desk, f"./id_{kind}.pub") == f"make it: ssh-keygen -t {kind} -f id_{kind}"
+    assert todo(desk, f"'./a b/id_{kind}.pub'") == f"make it: ssh-keygen -t {kind} -f 'a b/id_{kind}'"
+
+
+def test_keys_that_are_here_are_named(desk: Desk) -> None:
+    desk.write(public_key(), "keys/one.pub")
+    assert todo(desk, "./keys/id_ed25519.pub") == (
+        "make it: ssh-keygen -t ed25519 -f keys/id_ed25519\nor name the one that is there: ./keys/one.pub")
+    assert todo(desk, "./keys/amy.pub") == "name the one that is there: ./keys/one.pub"
+    desk.write(public_key(), "keys/two.pub")
+    assert todo(desk, "./keys/amy.pub") == "name one that is there: ./keys/one.pub, ./keys/two.pub"
+
+
+@pytest.mark.parametrize("name", ["id_ed25519", "amy"])
+def test_a_private_half_that_is_here_is_not_written_over(desk: Desk, name: str) -> None:
+    desk.write(PRIVATE, name)
+    assert todo(desk, f"./{name}.pub") == f"write it from its private half: ssh-keygen -y -f {name} > {name}.pub"
 
 
 def test_a_private_key_file(desk: Desk) -> None:
@@ -96,7 +125,9 @@ def test_a_key_file_of_something_else(desk: Desk) -> None:
     assert "./a is not UTF-8 text" in problem(desk, "ssh_keys: ./a")
     desk.write(b"x" * (1 << 20) + b"x", "a")
     assert "./a is larger than 1 MiB" in problem(desk, "ssh_keys: ./a")
-    assert desk.load(USER % "ssh_keys: ./").missing[0].endswith("the key file ./ cannot be read: Is a directory")
+    assert missing(desk.load(USER % "ssh_keys: ./"))[0].endswith(
+        "the key file ./ cannot be read: Is a directory\n    name a file that you can read"
+    )
 
 
 @pytest.mark.parametrize(
@@ -158,17 +189,18 @@ def test_user_and_group_names(desk: Desk) -> None:
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "f.yaml").write_text("cloud: t\nusers: {amy: {ssh_keys: ./loop}}\n")
-    assert (
-        load(tmp_path / "f.yaml")
-        .missing[0]
-        .endswith("the key file ./loop cannot be read: Too many levels of symbolic links")
+    assert missing(load(tmp_path / "f.yaml"))[0].endswith(
+        "the key file ./loop cannot be read: Too many levels of symbolic links\n    name a file that you can read"
     )
 
 
 def test_contents_of_files(desk: Desk) -> None:
     text = "cloud: t\ntemplates: {b: {build: debian}}\n"
     text += "vms: {a: {template: b, write_files: [{path: /a, source: ./secret}]}}\n"
-    assert desk.load(text).missing[0].endswith("vms.a.write_files.0.source: the file ./secret is not on this machine")
+    assert missing(desk.load(text))[0].endswith(
+        "vms.a.write_files.0.source: the file ./secret is not on this machine\n"
+        "    put the file there, or name one that is there"
+    )
     desk.write(b"\xff", "secret")
     with pytest.raises(SpecError) as caught:
         load(desk.root / "cloud.yaml")

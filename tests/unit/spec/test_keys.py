@@ -8,7 +8,7 @@ import pytest
 from vmwright.spec.cloud import BuildSource, Copy, Filesystem, Firmware, ImageSource, WriteFile
 from vmwright.units import GIB, MIB
 
-from .conftest import Desk
+from .conftest import Desk, missing
 
 
 def one(desk: Desk, text: str) -> str:
@@ -295,9 +295,11 @@ def test_templates(desk: Desk) -> None:
 
 def test_an_image_that_is_not_here_is_tolerated(desk: Desk) -> None:
     cloud = desk.load("cloud: test\ntemplates: {t: {image: ./none.qcow2}}\n")
-    assert cloud.missing == (
-        f"{desk.root}/cloud.yaml:2:24: templates.t.image: the image ./none.qcow2 is not on this machine",
-    )
+    what = f"{desk.root}/cloud.yaml:2:24: templates.t.image: the image ./none.qcow2 is not on this machine"
+    assert missing(cloud) == [f"{what}\n    put the file there, or name one that is there"]
+    desk.write("", "nine.qcow2")
+    cloud = desk.load("cloud: test\ntemplates: {t: {image: ./none.qcow2}}\n")
+    assert missing(cloud) == [f"{what}\n    did you mean ./nine.qcow2?"]
 
 
 def test_an_old_system_is_warned_of(desk: Desk) -> None:
