@@ -214,7 +214,7 @@ def _default(param: Any) -> str:
 _OTHER_CODES = (
     (0, "Done, or nothing to do."),
     (1, "`doctor` found something that will not work."),
-    (2, "`plan --exit-code`: there is something to do. Wrong usage ends with 2, too, and says so on standard error."),
+    (2, "`plan --exit-code`: there is something to do."),
     (141, "The reader of the output (`head`, `less`) has closed it."),
 )
 

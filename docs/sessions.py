@@ -116,7 +116,7 @@ def _block(found: re.Match[str], machine: Machine) -> str:
 def _starter(machine: Machine) -> str:
     """What `vmwright init --cloud lab` writes on this host."""
     empty = Cloud("none", (HostSpec(machine.name, "local"),), (), (), (), ())
-    return starter.render("lab", "local", machine.facts(empty), "~/.ssh/id_ed25519.pub")
+    return starter.render("lab", "local", machine.facts(empty), "~/.ssh/id_ed25519.pub", key_there=True)
 
 
 def _do(word: str, names: list[str], machine: Machine) -> None:

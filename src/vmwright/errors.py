@@ -101,9 +101,9 @@ class AgentSilent(GuestError):
 
 
 class UsageError(VmwrightError):
-    """The command line asks for something that is not there, or refuses to be answered."""
+    """The command line is wrong, asks for something that is not there, or what it asked was not confirmed."""
 
-    exit_code = 2
+    exit_code = 64  # EX_USAGE of sysexits.h; 2 is kept for `plan --exit-code`
 
 
 class Bug(VmwrightError):

@@ -295,7 +295,7 @@ def test_prune_asks_for_the_name(cloud: Kit) -> None:
     for said in (cloud.run("apply", "--prune", "-y"), cloud.run("apply", "--prune", "-y", "--confirm", gone_b),
                  typed(cloud, "apply", "--prune", keys=f"{gone_b}\nno\n"),
                  typed(cloud, "apply", "--prune", keys=f"{gone_c}\n{gone_c}\n")):
-        assert said.code == 2, said.all
+        assert said.code == 64, said.all
         assert "was not confirmed; nothing was changed" in said.err
         assert "type its name when asked, or say --confirm " in said.err
         assert cloud.domains() == {f"{cloud.name}-{name}" for name in "abc"}
@@ -325,6 +325,20 @@ def test_a_strange_vm_of_the_same_name(cloud: Kit) -> None:
     assert other not in cloud.ok("status").out
     assert other not in cloud.ok("plan", "--prune", "-v").out
     assert [cloud.domain(strange).XMLDesc() for strange in (name, other)] == before
+
+
+def test_a_name_that_nothing_has(cloud: Kit) -> None:
+    """Neither the file nor a host: an error, whatever else is named; one that only the file has is just not there."""
+    name = f"{cloud.name}-a"
+    cloud.write(vm(cloud))
+    for names in ([f"{name}b"], [name, f"{name}b"]):
+        said = cloud.run("destroy", *names, "-y")
+        assert (said.code, said.out) == (64, ""), said.all
+        assert said.err == (f"error: there is no vm {name}b in the file, and no host has anything of it\n"
+                            f"  do:  did you mean {name}?\n       see them: vmwright status\n")
+    said = cloud.run("destroy", name, "-y")
+    assert said.code == 0, said.all
+    assert said.out.endswith(f"  vm {name}  is not there\n\nNothing to do.\n")
 
 
 def test_a_second_apply_writes_nothing(cloud: Kit) -> None:

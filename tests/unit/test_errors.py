@@ -22,8 +22,8 @@ def test_each_class_has_its_own_exit_code() -> None:
         if kind.__module__ == errors.__name__:
             codes.setdefault(kind.exit_code, []).append(kind.__name__)
     assert codes == {
-        1: ["VmwrightError"], 2: ["UsageError"], 3: ["SpecError"], 4: ["PlanRefused"], 5: ["HostError"],
-        6: ["ApplyError"], 7: ["Busy"], 8: ["GuestError", "AgentSilent"], 70: ["Bug"], 130: ["Cancelled"]}
+        1: ["VmwrightError"], 3: ["SpecError"], 4: ["PlanRefused"], 5: ["HostError"], 6: ["ApplyError"], 7: ["Busy"],
+        8: ["GuestError", "AgentSilent"], 64: ["UsageError"], 70: ["Bug"], 130: ["Cancelled"]}
 
 
 @pytest.mark.parametrize(("error", "text"), [

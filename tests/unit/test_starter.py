@@ -44,7 +44,7 @@ def read(text: str, folder: Path) -> Cloud:
 @pytest.mark.parametrize("connect", ["local", "ssh://root@192.168.6.200"])
 def test_it_is_right_and_can_be_planned(recording: str, connect: str, tmp_path: Path) -> None:
     facts = host(recording, hostname="kvm1.example.org")
-    cloud = read(render("", connect, facts, "./id.pub"), tmp_path)
+    cloud = read(render("", connect, facts, "./id.pub", key_there=True), tmp_path)
     assert not (cloud.warnings or cloud.missing or cloud.not_yet)
     assert cloud.name == "kvm1-cloud"
     assert [vm.name for vm in cloud.vms] == ["web-1", "web-2", "db"]
@@ -56,7 +56,7 @@ def test_it_is_right_and_can_be_planned(recording: str, connect: str, tmp_path: 
 @pytest.mark.parametrize(("available", "memory"), [(2 * GIB, 512 * MIB), (6 * GIB, GIB), (64 * GIB, 2 * GIB)])
 def test_its_vms_fit_into_the_memory(available: int, memory: int, tmp_path: Path) -> None:
     facts = host("debian12", memory_available=available)
-    cloud = read(render("lab", "local", facts, "./id.pub"), tmp_path)
+    cloud = read(render("lab", "local", facts, "./id.pub", key_there=True), tmp_path)
     assert {vm.memory for vm in cloud.vms} == {memory}
     assert not make_plan(cloud, Facts((facts,))).refused
 
@@ -66,7 +66,7 @@ def test_names_that_the_host_has_already_are_not_taken(tmp_path: Path) -> None:
                  networks=(NetworkFacts("lan", True, True, "nat", "virbr9", "10.9.9.1/24"),))
     other = assemble("local", recorded("debian12"), inventory()).domains[0]
     facts = replace(facts, domains=(replace(other, name="web-1"), replace(other, name="db")))
-    cloud = read(render("lab", "local", facts, "./id.pub"), tmp_path)
+    cloud = read(render("lab", "local", facts, "./id.pub", key_there=True), tmp_path)
     assert [pool.name for pool in cloud.pools] == ["vms2"]
     assert [network.name for network in cloud.networks] == ["lan2"]
     assert [vm.name for vm in cloud.vms] == ["web2-1", "web2-2", "db2"]
@@ -75,22 +75,22 @@ def test_names_that_the_host_has_already_are_not_taken(tmp_path: Path) -> None:
 
 def test_a_pool_that_is_there_keeps_its_name(tmp_path: Path) -> None:
     facts = host("debian12", pools=(PoolFacts("mine", "dir", POOL, True, True, 99 * GIB, 99 * GIB),))
-    cloud = read(render("lab", "local", facts, "./id.pub"), tmp_path)
+    cloud = read(render("lab", "local", facts, "./id.pub", key_there=True), tmp_path)
     assert [pool.name for pool in cloud.pools] == ["mine"]
 
 
 def test_the_hosts_own_bridge_is_offered() -> None:
-    text = render("lab", "local", host("ubuntu2004"), "./id.pub")
+    text = render("lab", "local", host("ubuntu2004"), "./id.pub", key_there=True)
     assert "    # bridge: br0               # an existing bridge of the host\n    # subnet: 192.168.6.0/24\n" in text
     assert "    # bridge: br0               # an existing bridge of the host\n    # subnet: 192.168.1.0/24\n" in render(
-        "lab", "local", host("debian12", links=()), "./id.pub")
+        "lab", "local", host("debian12", links=()), "./id.pub", key_there=True)
 
 
 def test_it_says_how_guests_will_run() -> None:
     facts = host("debian12", kvm=Kvm.BROKEN, kvm_reason="it\nbroke  down")
     slow = "guests run by emulation, which is slow (KVM is broken: it broke down)\n"
-    assert slow in render("", "local", facts, "./k")
-    assert "guests run by KVM\n" in render("", "local", replace(facts, kvm=Kvm.WORKS), "./k")
+    assert slow in render("", "local", facts, "./k", key_there=True)
+    assert "guests run by KVM\n" in render("", "local", replace(facts, kvm=Kvm.WORKS), "./k", key_there=True)
 
 
 @pytest.mark.parametrize(("addresses", "subnet"), [
@@ -116,6 +116,14 @@ def test_the_clouds_name_is_a_host_name(hostname: str, name: str) -> None:
 
 def test_free_names() -> None:
     assert [free_name("web", taken) for taken in ((), ("web",), ("web", "web2"))] == ["web", "web2", "web3"]
+
+
+def test_how_to_make_a_key_is_said_only_when_there_is_none() -> None:
+    there, lacking = (render("lab", "local", host("debian12"), "~/.ssh/id_ed25519.pub", key_there=there)
+                      for there in (True, False))
+    line = "  admin: {ssh_keys: [~/.ssh/id_ed25519.pub], sudo: nopasswd}"
+    assert f"{line}\n" in there and "ssh-keygen" not in there
+    assert f"{line}    # not there yet: ssh-keygen -t ed25519\n" in lacking
 
 
 def test_the_users_own_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

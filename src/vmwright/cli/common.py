@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,8 +34,6 @@ def _vm_names(context: typer.Context, incomplete: str) -> list[str]:
 File = Annotated[str, typer.Option("-f", "--file", help="The cloud's file.")]
 Names = Annotated[list[str], typer.Argument(help="Names of VMs.", autocompletion=_vm_names)]
 Name = Annotated[str, typer.Argument(help="Name of a VM.", autocompletion=_vm_names)]
-Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask. What takes data or cuts the network is still "
-                                                       "refused unless an option names it.")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 FactsFile = Annotated[str, typer.Option("--facts", help="Plan against facts saved by `vmwright facts --json`.")]
 
@@ -80,6 +78,14 @@ def read_facts(cloud: Cloud, sessions: Sessions) -> Facts:
     return gather(cloud, sessions)
 
 
+def unknown_vm(name: str, known: Collection[str], where: str = "in the file") -> UsageError:
+    """The error of a VM that is not there, with the nearest name, or with those that are."""
+    from vmwright.spec.findings import nearest
+
+    return UsageError(f"there is no vm {name} {where}",
+                      todo=f"{nearest(name, known) or 'there are none yet'}\nsee them: vmwright status")
+
+
 def refuse_if_refused(plan: Plan) -> None:
     """Raise PlanRefused when something stands in the way."""
     from vmwright.errors import PlanRefused
@@ -99,11 +105,20 @@ def ask(question: str) -> bool:
     """Yes or no; no terminal means that nobody can be asked."""
     if not sys.stdin.isatty():
         raise UsageError("there is nobody to ask", todo="say -y to do it without a question")
-    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    return _answer(f"{question} [y/N] ").lower() in ("y", "yes")
 
 
 def ask_name(what: str, name: str) -> bool:
     """A question that only the name itself answers: for what takes data."""
     if not sys.stdin.isatty():
         return False
-    return input(f"{what}: type {name} to confirm: ").strip() == name
+    return _answer(f"{what}: type {name} to confirm: ") == name
+
+
+def _answer(question: str) -> str:
+    """What is typed; nothing when the input ends (Ctrl-D)."""
+    try:
+        return input(question).strip()
+    except EOFError:
+        print()
+        return ""

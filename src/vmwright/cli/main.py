@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
 from vmwright import __version__
 from vmwright.cli import hosts, runs, specs, vms
-from vmwright.errors import Bug, VmwrightError
+from vmwright.errors import Bug, Cancelled, UsageError, VmwrightError
 
 # pydantic would look through every installed distribution for plugins of its own: 25 ms, for what nobody here uses.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
+# What typer raises for an option, argument or command that is not right; where the class stands depends on its version.
+_WRONG_LINE = cast(type[typer.BadParameter], typer.BadParameter.__base__)
+_READER_GONE = 141  # 128 + SIGPIPE, as a shell says it
 
 app = typer.Typer(
     name="vmwright", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -45,17 +49,26 @@ def main() -> None:
     except VmwrightError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader (head, less) has seen enough; Python must not complain about it at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+    except SystemExit as end:
+        sys.exit(_code(end))
     except Exception as error:
         bug = _bug(error)
         print(f"error: {bug}", file=sys.stderr)
         sys.exit(bug.exit_code)
+
+
+def _code(end: SystemExit) -> int | str | None:
+    """The exit code that the reference gives. Typer (and rich, for a closed pipe) say why they end by what they handle.
+
+    Their own codes are in use for something else: 2 by `plan --exit-code`, 1 by `doctor`.
+    """
+    why = end.__context__
+    if isinstance(why, _WRONG_LINE):
+        return UsageError.exit_code
+    if why is not None and isinstance(why.__cause__, KeyboardInterrupt):
+        print("stopped", file=sys.stderr)
+        return Cancelled.exit_code
+    return _READER_GONE if isinstance(why, BrokenPipeError) else end.code
 
 
 def _bug(error: Exception) -> Bug:

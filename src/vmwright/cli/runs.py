@@ -17,7 +17,6 @@ from vmwright.cli.common import (
     File,
     Json,
     Names,
-    Yes,
     ask,
     ask_name,
     console,
@@ -25,6 +24,7 @@ from vmwright.cli.common import (
     print_lines,
     read_facts,
     refuse_if_refused,
+    unknown_vm,
     with_images,
 )
 from vmwright.errors import ApplyError, UsageError
@@ -37,9 +37,18 @@ if TYPE_CHECKING:
 
 Confirm = Annotated[list[str] | None, typer.Option("--confirm", metavar="NAME", help="Allow what takes this VM's data, "
                                                                                      "without a question.")]
-CutOff = Annotated[bool, typer.Option("--allow-cut-off", help="Allow what cuts a running VM's network, without a "
-                                                              "question.")]
+CutOff = Annotated[bool, typer.Option("--allow-cut-off", help="Allow what cuts a running VM's network; only -y needs "
+                                                              "it.")]
 Parallel = Annotated[int, typer.Option("--parallel", metavar="N", help="Actions at once on a host (0: from its CPUs).")]
+
+
+ApplyYes = Annotated[bool, typer.Option("-y", "--yes", help=(
+    "Do not ask whether to apply the plan. What takes a VM's data is still refused without --confirm NAME, what cuts a "
+    "running VM's network without --allow-cut-off."))]
+RebuildYes = Annotated[bool, typer.Option("-y", "--yes", help=(
+    "Ask nothing. Else the name of each VM must be typed before its root disk is thrown away."))]
+DestroyYes = Annotated[bool, typer.Option("-y", "--yes", help=(
+    "Ask nothing. Else the name of each VM must be typed before it is removed with its disks."))]
 
 
 def register(app: typer.Typer) -> None:
@@ -105,7 +114,7 @@ def _know_hosts(cloud: Cloud, found: Facts) -> None:
                          todo="record them anew: vmwright facts --json")
 
 
-def _show(made: Plan, *, json: bool = False, verbose: bool = False) -> None:
+def _show(made: Plan, *, json: bool = False, verbose: bool = False, whole: bool = True) -> None:
     if json:
         import json as encoder
 
@@ -115,12 +124,12 @@ def _show(made: Plan, *, json: bool = False, verbose: bool = False) -> None:
         return
     from vmwright.report.text import plan_lines
 
-    print_lines(plan_lines(made, verbose=verbose))
+    print_lines(plan_lines(made, verbose=verbose, whole=whole))
 
 
 def apply(
     file: File = DEFAULT_FILE,
-    yes: Yes = False,
+    yes: ApplyYes = False,
     prune: Annotated[bool, typer.Option("--prune", help="Remove what is no longer in the file; each VM is asked for by "
                                                         "name.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Restart VMs for which something waits for a next "
@@ -162,7 +171,7 @@ def carry_out(file: str, planner: Callable[[Cloud, Facts], Plan], *, command: st
     with Sessions(cloud.hosts) as sessions, all_locked(session.host for session in sessions):
         found = read_facts(cloud, sessions)
         made = planner(cloud, found)
-        _show(made)
+        _show(made, whole=command == "apply")
         refuse_if_refused(made)
         if made.empty:
             return
@@ -256,7 +265,7 @@ def _verify(cloud: Cloud, sessions: Sessions, made: Plan, command: str) -> None:
                      why="\n".join(differs), todo="did somebody else change them meanwhile? plan again to see")
 
 
-def rebuild(names: Names, file: File = DEFAULT_FILE, yes: Yes = False, parallel: Parallel = 0) -> None:
+def rebuild(names: Names, file: File = DEFAULT_FILE, yes: RebuildYes = False, parallel: Parallel = 0) -> None:
     """Throw VMs' root disks away and make them anew from their templates. Data disks stay."""
     from vmwright.plan.diff import make_rebuild_plan
 
@@ -265,28 +274,29 @@ def rebuild(names: Names, file: File = DEFAULT_FILE, yes: Yes = False, parallel:
               confirm=names if yes else [], parallel=parallel)
 
 
-def destroy(names: Names, file: File = DEFAULT_FILE, yes: Yes = False) -> None:
+def destroy(names: Names, file: File = DEFAULT_FILE, yes: DestroyYes = False) -> None:
     """Remove VMs with their disks, seeds, NVRAM and host keys."""
-    from vmwright.plan.diff import make_destroy_plan
-
-    carry_out(file, lambda cloud, found: make_destroy_plan(cloud, found, names), command="destroy", yes=yes,
+    carry_out(file, lambda cloud, found: destroy_plan(cloud, found, names), command="destroy", yes=yes,
               confirm=names if yes else [])
+
+
+def destroy_plan(cloud: Cloud, found: Facts, names: list[str]) -> Plan:
+    """The plan that removes these VMs. Raises UsageError for a name that nothing has; others' VMs the plan refuses."""
+    from vmwright.plan.diff import make_destroy_plan, removable_vms
+
+    known = removable_vms(cloud, found)
+    others = {domain.name for host in found.hosts for domain in host.domains}
+    for name in names:
+        if name not in known and name not in others:
+            raise unknown_vm(name, known, "in the file, and no host has anything of it")
+    return make_destroy_plan(cloud, found, names)
 
 
 def known_vms(file: str, names: list[str]) -> None:
     cloud = load_cloud(file)
     for name in names:
         if cloud.vm(name) is None:
-            raise unknown_vm(cloud, name)
-
-
-def unknown_vm(cloud: Cloud, name: str) -> UsageError:
-    """The error of a VM that the file does not have, with the nearest name."""
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, [vm.name for vm in cloud.vms], 1)
-    return UsageError(f"there is no vm {name} in the file", todo=f"did you mean {near[0]}?" if near else
-                      f"it has: {', '.join(vm.name for vm in cloud.vms) or 'none'}")
+            raise unknown_vm(name, [vm.name for vm in cloud.vms])
 
 
 def log(

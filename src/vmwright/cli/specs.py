@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vmwright.cli.common import DEFAULT_FILE, File, Yes, console, load_cloud
+from vmwright.cli.common import DEFAULT_FILE, File, console, load_cloud
 from vmwright.errors import UsageError
 
 
@@ -60,7 +60,9 @@ def set_(
     assignment: Annotated[str, typer.Argument(metavar="PATH=VALUE", help="For example vms.z-dev.disk=32G")],
     file: File = DEFAULT_FILE,
     apply: Annotated[bool, typer.Option("--apply", help="Apply the file afterwards.")] = False,
-    yes: Yes = False,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help=(
+        "With --apply: do not ask whether to apply the plan. What takes a VM's data or cuts its network is refused "
+        "then; `vmwright apply` has options for it."))] = False,
 ) -> None:
     """Change one value in the file; comments and layout stay."""
     from vmwright.spec.edit import set_value
@@ -71,6 +73,7 @@ def set_(
     edit = set_value(file, path, value)
     typer.echo(edit.describe())
     if apply:
+        typer.echo()
         from vmwright.cli.runs import apply_file
 
         apply_file(file, yes=yes)

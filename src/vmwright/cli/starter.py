@@ -26,7 +26,8 @@ def starter(cloud: str, connect: str) -> str:
     empty = Cloud(cloud or "none", (HostSpec(name, connect),), (), (), (), ())
     with Sessions(empty.hosts) as sessions:
         facts: Facts = gather(empty, sessions)
-    return render(cloud, connect, facts.host(name), ssh_key())
+    key = ssh_key()
+    return render(cloud, connect, facts.host(name), key, key_there=Path(key).expanduser().exists())
 
 
 def ssh_key() -> str:
@@ -55,8 +56,8 @@ def free_name(name: str, taken: Collection[str]) -> str:
     return next(n for n in chain([name], (f"{name}{number}" for number in count(2))) if n not in taken)
 
 
-def render(cloud: str, connect: str, host: HostFacts, key: str) -> str:
-    """The starter file for a host. Pure."""
+def render(cloud: str, connect: str, host: HostFacts, key: str, *, key_there: bool) -> str:
+    """The starter file for a host; when the key is not there, it says how to make one. Pure."""
     net = free_subnet(host)
     known = {pool.name: pool for pool in host.pools}
     pool = free_name("vms", [name for name, facts in known.items() if facts.target != _POOL])
@@ -65,6 +66,7 @@ def render(cloud: str, connect: str, host: HostFacts, key: str) -> str:
     domains = {name for domain in host.domains for name in (domain.name, domain.name.rpartition("-")[0])}
     web, db = free_name("web", domains), free_name("db", domains)
     memory = _memory(host)
+    make_key = "" if key_there else "    # not there yet: ssh-keygen -t ed25519"
     return f"""\
 # A private cloud. Look: vmwright plan      Make it so: vmwright apply      See it: vmwright status
 # Every key, with its meaning: docs/reference/spec.md, or `vmwright check --schema` for your editor.
@@ -83,7 +85,7 @@ networks:
 {_bridged(host)}
 
 users:
-  admin: {{ssh_keys: [{key}], sudo: nopasswd}}    # no such file? ssh-keygen -t ed25519
+  admin: {{ssh_keys: [{key}], sudo: nopasswd}}{make_key}
 
 defaults:                             # for every VM, unless it says otherwise
   pool: {pool}

@@ -12,12 +12,13 @@ from vmwright.cli.common import (
     Json,
     Name,
     Names,
-    console,
     load_cloud,
+    print_lines,
     read_facts,
+    unknown_vm,
     with_images,
 )
-from vmwright.cli.runs import carry_out, unknown_vm
+from vmwright.cli.runs import carry_out, known_vms
 from vmwright.errors import GuestError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def register(app: typer.Typer) -> None:
 def status(file: File = DEFAULT_FILE, json: Json = False) -> None:
     """Every VM: state, address, template, and what differs from the file."""
     from vmwright.plan.diff import make_plan
-    from vmwright.report.status import status_data, status_table
+    from vmwright.report.status import status_data, status_lines
     from vmwright.session import Sessions
 
     cloud, _ = with_images(load_cloud(file))
@@ -54,12 +55,7 @@ def status(file: File = DEFAULT_FILE, json: Json = False) -> None:
 
         typer.echo(encoder.dumps(status_data(cloud, found, made, answers), indent=2))
         return
-    out = console()
-    out.print(status_table(cloud, found, made, answers), soft_wrap=True)
-    for kept in made.unlisted:
-        out.print(f"{kept.object}: {kept.why}", soft_wrap=True)
-    for problem in made.refused:
-        out.print(f"! {problem}", soft_wrap=True, style="yellow")
+    print_lines(status_lines(cloud, found, made, answers))
 
 
 def _ping_all(cloud: Cloud, found: Facts, sessions: Sessions) -> dict[str, bool]:
@@ -87,7 +83,7 @@ def start(names: Names, file: File = DEFAULT_FILE) -> None:
     """Start VMs and wait until they are ready."""
     from vmwright.plan.power import make_start_plan
 
-    _check_names(file, names)
+    known_vms(file, names)
     carry_out(file, lambda cloud, found: make_start_plan(cloud, found, names), command="start", yes=True, confirm=[])
 
 
@@ -102,7 +98,7 @@ def stop(
     """Ask VMs to power off, and wait until they have."""
     from vmwright.plan.power import make_stop_plan
 
-    _check_names(file, names)
+    known_vms(file, names)
     carry_out(file, lambda cloud, found: make_stop_plan(cloud, found, names, patience=timeout, force=force),
               command="stop", yes=True, confirm=[])
 
@@ -178,13 +174,7 @@ def _jump(cloud: Cloud, vm: VmSpec, session: Session) -> str | None:
 def _vm(cloud: Cloud, name: str) -> VmSpec:
     vm = cloud.vm(name)
     if vm is None:
-        raise unknown_vm(cloud, name)
+        raise unknown_vm(name, [vm.name for vm in cloud.vms])
     return vm
-
-
-def _check_names(file: str, names: list[str]) -> None:
-    cloud = load_cloud(file)
-    for name in names:
-        _vm(cloud, name)
 
 

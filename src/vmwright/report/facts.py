@@ -11,8 +11,8 @@ from vmwright.units import format_size
 
 def facts_lines(facts: Facts) -> Iterable[object]:
     """Everything that is known of the hosts, for a person."""
-    for host in facts.hosts:
-        yield from _host(host)
+    for number, host in enumerate(facts.hosts):
+        yield from ["", *_host(host)] if number else _host(host)
 
 
 def _host(host: HostFacts) -> Iterable[object]:

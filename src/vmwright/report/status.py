@@ -11,7 +11,7 @@ from rich.text import Text
 from vmwright.facts.model import DomainFacts, DomainState, Facts, OwnerFacts
 from vmwright.plan.actions import Action, CreateVm, DestroyVm, GrowDisk, Plan, VmAction
 from vmwright.plan.change import pending
-from vmwright.report.text import table
+from vmwright.report.text import parts, table
 from vmwright.spec.cloud import Cloud, VmSpec
 from vmwright.units import format_size
 
@@ -80,3 +80,10 @@ def status_table(cloud: Cloud, facts: Facts, plan: Plan, answers: Mapping[str, b
     """The same as a table."""
     rows = status_data(cloud, facts, plan, answers)
     return table(_COLUMNS, (tuple(row[column.lower()] for column in _COLUMNS) for row in rows))
+
+
+def status_lines(cloud: Cloud, facts: Facts, plan: Plan, answers: Mapping[str, bool]) -> Iterator[Text]:
+    """The table, what is there besides the file, and what stands in the way of applying it."""
+    unlisted = [Text(f"{kept.object}: {kept.why}") for kept in plan.unlisted]
+    refused = [Text(f"! {problem}", style="yellow") for problem in plan.refused]
+    yield from parts([status_table(cloud, facts, plan, answers)], unlisted, refused)

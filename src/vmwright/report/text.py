@@ -17,13 +17,22 @@ _COSTS = (Effect.STOPS, Effect.TAKES_DATA, Effect.CUTS_OFF)  # that at next star
 _WIDEST, _SHOWN = 44, 5
 
 
-def plan_lines(plan: Plan, *, verbose: bool = False) -> Iterable[Text]:
-    """A plan as a person reads it: warnings, what is done and why and what it costs, what is left alone, a summary."""
+def plan_lines(plan: Plan, *, verbose: bool = False, whole: bool = True) -> Iterable[Text]:
+    """A plan as a person reads it: warnings, what is done and why and what it costs, what is left alone, a summary.
+
+    The parts that there are have one empty line between them. `whole`: the plan is for all that the file says, not for
+    single VMs.
+    """
     kept = plan.kept if verbose else _gathered(plan.kept) if plan.empty and not plan.refused else ()
     warnings = (Text(f"warning: {warning}", style="yellow") for warning in plan.warnings)
-    for block in (list(warnings), list(_actions(plan)), list(_left(plan.unlisted)), list(_left(kept))):
-        yield from [*block, Text()] if block else ()
-    yield Text(summary(plan), style="bold")
+    last = [Text(summary(plan, whole=whole), style="bold")]
+    yield from parts(list(warnings), list(_actions(plan)), list(_left(plan.unlisted)), list(_left(kept)), last)
+
+
+def parts(*blocks: Sequence[Text]) -> Iterator[Text]:
+    """Blocks of lines with an empty line between them; those without lines leave no trace."""
+    for number, block in enumerate(filter(None, blocks)):
+        yield from [Text(), *block] if number else block
 
 
 def _actions(plan: Plan) -> Iterator[Text]:
@@ -106,13 +115,13 @@ def _whom(action: Action) -> str:
     return f"vm {action.vm.name}" if isinstance(action, VmAction | GrowDisk) else action.object
 
 
-def summary(plan: Plan) -> str:
+def summary(plan: Plan, *, whole: bool = True) -> str:
     """The last line of a plan."""
     if plan.refused:
         number = len(plan.refused)
         return f"Refused: {number} thing{'s stand' if number > 1 else ' stands'} in the way."
     if plan.empty:
-        return "Nothing to do: everything is as the file says."
+        return "Nothing to do: everything is as the file says." if whole else "Nothing to do."
     told = [f"{number} {words}" for words, number in counts(plan).items() if number]
     costly = [f"{effect.value}: {_some(names)}" for effect, names in costs(plan).items() if names]
     return f"{', '.join(told)}." + "".join(f" ! {words}." for words in costly)

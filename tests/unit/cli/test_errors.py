@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tests.unit.plan.build import made
+from tests.unit.plan.simulate import Machine, all_facts
 
+import vmwright
 from vmwright.cli import specs
 from vmwright.cli.main import main
+from vmwright.facts.store import dumps
+from vmwright.spec.load import load
 
 FILE = """\
 cloud: lab
@@ -21,6 +28,7 @@ users: {admin: {ssh_keys: [./key.pub]}}
 templates: {base: {build: debian, disk: 4G}}
 vms: {web-1: {template: base, memory: 1G, address: 10.0.0.10}}
 """
+SOURCES = str(Path(vmwright.__file__).parents[1])
 ON_HOSTS = (["facts"], ["plan"], ["apply", "-y"], ["rebuild", "web-1", "-y"], ["destroy", "web-1", "-y"], ["status"],
             ["start", "web-1"], ["stop", "web-1"], ["console", "web-1"], ["ssh", "web-1"])
 ON_FILES = (*ON_HOSTS, ["check"], ["set", "vms.web-1.memory=2G"], ["log"], ["doctor"])
@@ -64,7 +72,7 @@ def name(words: list[str]) -> str:
 @pytest.mark.parametrize("words", ON_FILES, ids=name)
 def test_a_file_that_is_not_there(words: list[str], ran) -> None:  # type: ignore[no-untyped-def]
     said = ran(words[0], "-f", "nowhere.yaml", *words[1:])
-    assert (said.code, said.err) == (2, "error: cannot read nowhere.yaml: No such file or directory\n"
+    assert (said.code, said.err) == (64, "error: cannot read nowhere.yaml: No such file or directory\n"
                                         "  do:  name the file, or let `vmwright init` write one\n")
 
 
@@ -73,7 +81,7 @@ def test_no_file_here(words: list[str], ran) -> None:  # type: ignore[no-untyped
     """Without -f it is cloud.yaml; a newcomer who has none is told how to come by one."""
     Path("cloud.yaml").unlink()
     said = ran(*words)
-    assert said.code == 2, said.err
+    assert said.code == 64, said.err
     what, todo = said.err.splitlines()
     assert what in ("error: there is no cloud.yaml here", "error: cannot read cloud.yaml: No such file or directory")
     assert "vmwright init" in todo
@@ -102,9 +110,80 @@ def test_a_file_with_several_mistakes(words: list[str], ran) -> None:  # type: i
 def test_an_unknown_vm(command: str, ran) -> None:  # type: ignore[no-untyped-def]
     """The nearest name, or all there are; no host is asked."""
     said = ran(command, "wbe-1")
-    assert (said.code, said.err) == (2, "error: there is no vm wbe-1 in the file\n  do:  did you mean web-1?\n")
+    assert (said.code, said.err) == (64, "error: there is no vm wbe-1 in the file\n  do:  did you mean web-1?\n"
+                                         "       see them: vmwright status\n")
     said = ran(command, "other")
-    assert (said.code, said.err) == (2, "error: there is no vm other in the file\n  do:  it has: web-1\n")
+    assert (said.code, said.err) == (64, "error: there is no vm other in the file\n  do:  there is: web-1\n"
+                                         "       see them: vmwright status\n")
+
+
+@pytest.mark.parametrize(("words", "err"), [
+    (["plan", "--bad"], "Error: No such option: --bad"), (["plna"], "Error: No such command 'plna'"),
+    (["destroy"], "Error: Missing argument"), (["log", "-n", "x"], "Error: Invalid value for '-n' / '--run'"),
+    (["check", "more"], "Error: Got unexpected extra argument"), (["--bad"], "Error: No such option: --bad")])
+def test_a_wrong_command_line(words: list[str], err: str, ran) -> None:  # type: ignore[no-untyped-def]
+    """It does not end like `plan --exit-code` where there is something to do."""
+    said = ran(*words)
+    assert (said.code, said.out) == (64, "")
+    assert err in said.err
+    assert "-h' for help." in said.err
+
+
+@pytest.mark.parametrize(("options", "code"), [([], 0), (["--exit-code"], 2)])
+def test_only_a_plan_with_something_to_do_ends_with_2(options: list[str], code: int, ran) -> None:  # type: ignore[no-untyped-def]
+    wanted = load("cloud.yaml")
+    Path("facts.json").write_text(dumps(all_facts(wanted, Machine("far"))))
+    said = ran("plan", "--facts", "facts.json", *options)
+    assert (said.code, said.err) == (code, "")
+    assert said.out.endswith("\n\n4 to add.\n")
+
+
+def test_a_plan_with_nothing_to_do_ends_with_0(ran) -> None:  # type: ignore[no-untyped-def]
+    wanted = load("cloud.yaml")
+    Path("facts.json").write_text(dumps(all_facts(wanted, made(wanted, Machine("far")))))
+    said = ran("plan", "--facts", "facts.json", "--exit-code")
+    assert (said.code, said.err) == (0, "")
+    assert said.out.endswith("\n\nNothing to do: everything is as the file says.\n")
+
+
+@pytest.mark.parametrize("words", [["check", "--schema"], ["check"], ["--help"],  # of typer
+                                   ["plan", "--facts", "facts.json"]])  # of rich
+def test_the_reader_of_the_output_has_gone(words: list[str]) -> None:
+    """It is nobody's error, and nothing is said of it."""
+    Path("facts.json").write_text(dumps(all_facts(load("cloud.yaml"), Machine("far"))))
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with os.fdopen(theirs) as out:
+        done = subprocess.run([sys.executable, "-m", "vmwright.cli.main", *words], stdout=out, stderr=subprocess.PIPE,
+                              env={**os.environ, "PYTHONPATH": SOURCES}, check=False)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_ctrl_c_while_nothing_is_changed(ran, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    def interrupted(file: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(specs, "load_cloud", interrupted)
+    said = ran("check")
+    assert (said.code, said.out, said.err) == (130, "", "stopped\n")
+
+
+def test_a_key_file_that_is_not_there(ran) -> None:  # type: ignore[no-untyped-def]
+    """check says it, plan refuses; both say what to do."""
+    here = Path.cwd()
+    Path("cloud.yaml").write_text(FILE.replace("./key.pub", "./id_ed25519.pub"))
+    wanted = load("cloud.yaml")
+    Path("facts.json").write_text(dumps(all_facts(wanted, Machine("far"))))
+    what = (f"cloud.yaml:5:28: users.admin.ssh_keys.0: the key file ./id_ed25519.pub is not on this machine\n"
+            f"    make it: ssh-keygen -t ed25519 -f {here}/id_ed25519\n"
+            "    or name the one that is there: ./key.pub\n")
+    said = ran("check")
+    assert (said.code, said.out) == (0, f"! {what}cloud.yaml: right. Cloud lab: 1 host, 1 template, 1 VM.\n")
+    said = ran("plan", "--facts", "facts.json")
+    assert (said.code, said.err) == (4, f"error: {what}refused: nothing was changed\n")
+    (found,) = json.loads(ran("plan", "--facts", "facts.json", "--json").out)["refused"]
+    assert (found["where"], found["do"].splitlines()[0]) == (
+        "cloud.yaml:5:28", f"make it: ssh-keygen -t ed25519 -f {here}/id_ed25519")
 
 
 @pytest.mark.parametrize("words", ON_HOSTS, ids=name)
@@ -125,18 +204,24 @@ def test_doctor_tells_of_a_host_that_cannot_be_reached(ran) -> None:  # type: ig
 
 
 @pytest.mark.parametrize(("assignment", "code", "words"), [
-    ("vms.web-1.memory", 2, "'vms.web-1.memory' is not PATH=VALUE"),
-    ("=2G", 2, "'=2G' is not PATH=VALUE"),
-    ("vms.wbe-1.memory=2G", 3, "web-1"),
+    ("vms.web-1.memory", 64, "'vms.web-1.memory' is not PATH=VALUE"),
+    ("=2G", 64, "'=2G' is not PATH=VALUE"),
+    ("vms.wbe-1.memory=2G", 64, "web-1"),
     ("vms.web-1.memroy=2G", 3, "memory"),
     ("vms.web-1.memory=2GB", 3, "GB"),
 ])
 def test_what_cannot_be_set(assignment: str, code: int, words: str, ran) -> None:  # type: ignore[no-untyped-def]
     """And the file is as it was."""
     said = ran("set", assignment)
-    assert said.code in (code, 2), said.err
+    assert said.code == code, said.err
     assert words in said.err
     assert Path("cloud.yaml").read_text() == FILE
+
+
+def test_what_is_set_and_what_is_applied_stand_apart(ran) -> None:  # type: ignore[no-untyped-def]
+    said = ran("set", "vms.web-1.memory=2G", "--apply", "-y")
+    assert said.code == 5, said.err
+    assert re.fullmatch(r"(\S.*\n)+\n", said.out)
 
 
 @pytest.mark.parametrize(("content", "words"), [("", "facts.json"), ("{", "facts.json"), ("[]", "facts.json"),
@@ -162,7 +247,7 @@ def test_a_run_that_is_not_in_the_journal(ran) -> None:  # type: ignore[no-untyp
 def test_init_overwrites_nothing(ran) -> None:  # type: ignore[no-untyped-def]
     said = ran("init")
     assert (said.code, said.err) == (
-        2, "error: cloud.yaml is there already\n  do:  name another file, or edit this one\n")
+        64, "error: cloud.yaml is there already\n  do:  name another file, or edit this one\n")
     assert Path("cloud.yaml").read_text() == FILE
 
 

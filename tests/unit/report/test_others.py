@@ -16,7 +16,7 @@ from vmwright.plan.diff import make_plan
 from vmwright.report.facts import facts_lines
 from vmwright.report.log import log_lines, run_line
 from vmwright.report.progress import LiveReporter, PlainReporter, reporter, words
-from vmwright.report.status import status_data, status_table
+from vmwright.report.status import status_data, status_lines, status_table
 from vmwright.report.text import host_line, table
 
 TWO = "vms: {web: {template: base, address: 10.0.0.10}, db: {template: base, address: 10.0.0.20, running: false}}\n"
@@ -41,6 +41,13 @@ def test_facts_of_a_host() -> None:
         f"web  running   1      1G      lab    base@{version}",
         f"db   shut off  1      1G      lab    base@{version}",
         "  unfinished: boot of db"]
+
+
+def test_an_empty_line_between_two_hosts() -> None:
+    host = Machine().facts(cloud(TWO))
+    one, two = facts_lines(Facts((host,))), facts_lines(Facts((host, host)))
+    single = [str(line) for line in one]
+    assert [str(line) for line in two] == [*single, "", *single]
 
 
 def test_facts_of_a_bare_host() -> None:
@@ -111,6 +118,21 @@ def test_status_as_a_table() -> None:
     lines = str(status_table(wanted, found, make_plan(wanted, found), {"web": True})).splitlines()
     assert lines[0].split() == ["VM", "HOST", "STATE", "HEALTH", "ADDRESS", "VCPUS", "MEMORY", "TEMPLATE", "DRIFT"]
     assert [line.split()[0] for line in lines[1:]] == ["web", "db"]
+
+
+def test_status_says_what_is_besides_the_file_and_what_stands_in_the_way() -> None:
+    """Each apart from the table; nothing is there for what there is not."""
+    wanted = cloud(TWO.replace("10.0.0.10", "10.0.0.10, disk: 8G"))
+    found = all_facts(wanted, made(wanted))
+    head = str(status_table(wanted, found, make_plan(wanted, found), {}))
+    assert [str(line) for line in status_lines(wanted, found, make_plan(wanted, found), {})] == [head]
+    less = cloud("vms: {web: {template: base, address: 10.0.0.10, disk: 5G}}\n")
+    made_plan = make_plan(less, found)
+    assert made_plan.unlisted and made_plan.refused
+    table_, empty, unlisted, apart, refused = [str(line) for line in status_lines(less, found, made_plan, {})]
+    assert (table_.splitlines()[1].split()[0], empty, apart) == ("web", "", "")
+    assert unlisted == "vm db: is no longer in the file; `vmwright apply --prune` removes it, with its disks"
+    assert refused.startswith("! cloud.yaml:")
 
 
 def test_a_table_is_as_wide_as_it_needs_to_be() -> None:

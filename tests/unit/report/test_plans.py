@@ -5,6 +5,7 @@ Write the files anew with VMWRIGHT_GOLDEN=write, then read the difference before
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import pytest
 from tests.unit.plan.build import cloud, made, plan, vm
 from tests.unit.plan.simulate import Machine, all_facts
 
+from vmwright.errors import Problem
 from vmwright.facts.model import Kvm
 from vmwright.plan.actions import Action, Change, CreatePool, Effect, Kept, Plan, Sign, Tidy
 from vmwright.plan.diff import make_destroy_plan, make_plan, make_rebuild_plan
@@ -184,6 +186,27 @@ def test_one_long_name_does_not_push_all_others_aside() -> None:
 ])
 def test_the_last_line_counts_and_names_what_it_costs(found: Plan, text: str) -> None:
     assert summary(found) == text
+
+
+def test_a_plan_for_single_vms_does_not_speak_for_the_whole_file() -> None:
+    kept = (Kept("h", "vm web", "is not there"),)
+    lines = [line.plain for line in plan_lines(Plan("lab", kept=kept), whole=False)]
+    assert lines == ["  vm web  is not there", "", "Nothing to do."]
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+@pytest.mark.parametrize("chosen", [*itertools.product([False, True], repeat=5)], ids=str)
+def test_one_empty_line_between_the_parts_and_none_at_either_end(chosen: tuple[bool, ...], verbose: bool) -> None:
+    """Whatever parts there are."""
+    warned, acts, left, kept, refused = chosen
+    found = Plan(
+        "lab", warnings=("one", "two") if warned else (), actions=(step(),) if acts else (),
+        unlisted=(Kept("h", "vm old", "is no longer in the file"),) if left else (),
+        kept=(Kept("h", "vm a", "is as the file says"),) if kept else (), refused=(Problem("no"),) if refused else ())
+    text = "\n".join(line.plain for line in plan_lines(found, verbose=verbose))
+    shown = kept and (verbose or not (acts or refused))
+    assert len(re.split(r"(?<=\S)\n\n(?=[ \S])", text)) == 1 + warned + acts + left + shown
+    assert "\n\n\n" not in text and text[0] != "\n" and text[-1] != "\n"
 
 
 def test_many_that_it_costs_something_are_not_all_named() -> None:
