@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import uuid
 from pathlib import Path
 
 import pytest
-from tests.local.kit import Kit, connection
+from tests.local.kit import Kit, connection, remove
 
 
 def vms(cloud: Kit, *names: str, disks: str = "{data: 8M}") -> str:
@@ -100,3 +101,30 @@ def test_facts_of_a_real_host_are_saved_and_planned_against(cloud: Kit) -> None:
     recording.write_text(recording.read_text().replace('"memory_available"', '"memory_left"', 1))
     assert "facts.json: hosts[0].memory_available: Field required" in cloud.run("plan", "--facts", str(recording)).all
     assert Path(recording).exists()
+
+
+def test_a_pool_on_btrfs(cloud: Kit) -> None:
+    """O_DIRECT breaks its checksums, so the host's cache is used there; full copies share their blocks."""
+    image = cloud.folder / "btrfs.img"
+    with image.open("wb") as file:
+        file.truncate(256 << 20)
+    subprocess.run(["mkfs.btrfs", "-q", str(image)], check=True)
+    cloud.pool.mkdir()
+    subprocess.run(["mount", "-o", "loop", str(image), str(cloud.pool)], check=True)
+    try:
+        row = "  {}-{}: {{template: blank, firmware: bios, memory: 64M, {}}}\n"
+        cloud.write(row.format(cloud.name, "a", "running: false") + row.format(cloud.name, "b",
+                                                                               "running: false, copy: full"))
+        cloud.ok("apply", "-y")
+        for name in ("a", "b"):
+            domain = cloud.domain(f"{cloud.name}-{name}")
+            assert domain.XMLDesc(0).count("cache='writeback'") == 1
+            domain.create()
+        shared = subprocess.run(["btrfs", "filesystem", "du", "-s", str(cloud.pool)], check=True, capture_output=True,
+                                text=True).stdout
+        assert shared.split()[-2] != "0.00B", shared
+        for name in ("a", "b"):
+            cloud.ok("destroy", f"{cloud.name}-{name}", "-y")
+    finally:
+        remove(cloud)
+        subprocess.run(["umount", str(cloud.pool)], check=True)

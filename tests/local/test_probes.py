@@ -101,6 +101,8 @@ def test_which_directory_is_closed_to_qemu(tmp_path: Path) -> None:
     assert not found[str(inner)].exists and found[str(tmp_path)].exists
     assert (found["/"].blocked_by, found["/usr/not/there"].blocked_by) == (None, None)
     assert all(path.available > 0 for path in found.values())
+    mounted = {row.split()[1]: row.split()[2] for row in Path("/proc/mounts").read_text().splitlines()}
+    assert found["/"].filesystem == mounted["/"]
 
 
 def paths(*wanted: str) -> tuple[PathFacts, ...]:

@@ -149,7 +149,14 @@ def write_seed(
 def data_disk_choice(vm: VmSpec, disk: DataDisk, index: int, context: Context) -> DiskChoice:
     """How a data disk is attached: vdb and on, in the order of the file."""
     path = f"{pool_target(context, disk.pool)}/{data_volume(context.cloud.name, vm.name, disk.name)}"
-    return DiskChoice(path=path, format="qcow2", serial=disk.serial, target=disk_target(index + 1))
+    return DiskChoice(path=path, format="qcow2", serial=disk.serial, target=disk_target(index + 1),
+                      cache=_cache(context, disk.pool))
+
+
+def _cache(context: Context, pool: str) -> str:
+    """The cache mode that suits the file system of a pool."""
+    folder = pool_target(context, pool)
+    return design.cache_for(next((path.filesystem for path in context.facts.paths if path.path == folder), ""))
 
 
 def disk_target(index: int) -> str:
@@ -160,7 +167,7 @@ def disk_target(index: int) -> str:
 def _domain_xml(action: CreateVm, context: Context, seed_path: str) -> str:
     vm, cloud = action.vm, context.cloud.name
     root = DiskChoice(path=f"{pool_target(context, vm.pool)}/{root_volume(cloud, vm.name)}", format="qcow2",
-                      serial="root", target=disk_target(0))
+                      serial="root", target=disk_target(0), cache=_cache(context, vm.pool))
     disks = [root, *(data_disk_choice(vm, disk, n, context) for n, disk in enumerate(vm.data_disks))]
     links = {name: (kind, source) for name, kind, source in action.networks}
     nics = [NicChoice(nic.mac, *links[nic.network]) for nic in vm.nics]

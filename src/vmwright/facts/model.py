@@ -178,6 +178,7 @@ class PathFacts:
     exists: bool
     available: int  # bytes free on the file system that holds it, or its nearest existing parent
     blocked_by: str | None = None
+    filesystem: str = ""  # the type of that file system, as in /proc/mounts; empty: not known
 
 
 @dataclass(frozen=True)

@@ -58,8 +58,9 @@ def commands(cloud: str, paths: Collection[str], untold: Collection[str] = ()) -
     }
 
 
-# For each directory: is it there, how much room has the file system that holds it (or will), and which directory on
-# the way, if any, can the user that QEMU runs as not search. Asked of the kernel, as that user, so that ACLs count.
+# For each directory: is it there, how much room has the file system that holds it (or will), of which type is that, and
+# which directory on the way, if any, can the user that QEMU runs as not search. Asked of the kernel, as that user, so
+# that ACLs count.
 # The outermost closed directory is told: those below it cannot be judged before it is open. Where nobody can become
 # that user, nothing is called closed. Few processes: this was half of what reading the facts of an idle host takes.
 _PATHS = r"""
@@ -75,11 +76,11 @@ closed='
 for path in "$@"; do
   near=$path; [ -d "$path" ] && there=1 || there=0
   while [ ! -d "$near" ]; do near=${near%/*}; near=${near:-/}; done
-  free=$(df --output=avail -B1 "$near" | tail -n1)
+  room=$(df --output=avail,fstype -B1 "$near" | tail -n1); free=${room% *}; type=${room##* }
   blocked=
   [ -z "$user" ] ||
     blocked=$(setpriv --reuid "$user" --regid "$group" --init-groups sh -c "$closed" sh "$near" 2>/dev/null) || blocked=
-  printf '%s\t%s\t%s\t%s\n' "$there" "$((free))" "$blocked" "$path"
+  printf '%s\t%s\t%s\t%s\t%s\n' "$there" "$((free))" "$type" "$blocked" "$path"
 done
 """
 
@@ -180,9 +181,9 @@ def parse_work(text: str) -> tuple[IntentFacts, ...]:
 
 def parse_paths(text: str) -> tuple[PathFacts, ...]:
     """Directories, from the script above."""
-    rows = (line.split("\t") for line in text.splitlines() if line.count("\t") == 3)
-    return tuple(PathFacts(path, there == "1", int(free) if free.isdigit() else 0, blocked or None)
-                 for there, free, blocked, path in rows)
+    rows = (line.split("\t") for line in text.splitlines() if line.count("\t") == 4)
+    return tuple(PathFacts(path, there == "1", int(free) if free.isdigit() else 0, blocked or None, type)
+                 for there, free, type, blocked, path in rows)
 
 
 def parse_files(text: str, pools: Mapping[str, str]) -> tuple[VolumeFacts, ...]:

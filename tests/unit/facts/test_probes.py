@@ -174,9 +174,10 @@ def test_work_directories() -> None:
 
 def test_directories() -> None:
     assert probes.parse_paths(recorded("debian12")["paths"].text) == (
-        PathFacts("/root/vms", False, 78748848128, "/root"), PathFacts("/srv/images", True, 78748012544),
-        PathFacts("/var/lib/vmwright", True, 78746906624))
-    assert probes.parse_paths("df: no file system\n1\tmuch\t\t/srv\ntoo\tfew") == (PathFacts("/srv", True, 0),)
+        PathFacts("/root/vms", False, 78748848128, "/root", "ext4"),
+        PathFacts("/srv/images", True, 78748012544, None, "ext4"),
+        PathFacts("/var/lib/vmwright", True, 78746906624, None, "ext4"))
+    assert probes.parse_paths("df: no file system\n1\tmuch\t\t\t/srv\ntoo\tfew") == (PathFacts("/srv", True, 0),)
 
 
 def test_volumes_that_libvirt_does_not_tell_of() -> None:
