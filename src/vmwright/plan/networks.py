@@ -126,10 +126,9 @@ def _check_dhcp(view: View, network: NetworkSpec, there: NetworkFacts, draft: Dr
         held = next((row for row in there.dhcp_ranges if nic.address and _within(nic.address.ip, row)), None)
         if held and nic.address and str(nic.address.ip) not in there.dhcp_hosts:
             row = f"<host mac='{nic.mac}' ip='{nic.address.ip}'/>"
-            row = f"<host mac='{nic.mac}' ip='{nic.address.ip}'/>"
             draft.warnings.append(
-                f"vm {vm.name}: DHCP of libvirt's network {there.name} may hand its address {nic.address.ip} to others, "
-                f"as it has {held[0]} to {held[1]}; take one outside, or reserve it: virsh net-update {there.name} "
+                f"vm {vm.name}: DHCP of libvirt's network {there.name} may hand its address {nic.address.ip} to "
+                f"others, as it has {held[0]} to {held[1]}; take one outside, or reserve it: virsh net-update {there.name} "
                 f'add-last ip-dhcp-host "{row}" --live --config')
 
 
