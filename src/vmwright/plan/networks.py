@@ -128,8 +128,8 @@ def _check_dhcp(view: View, network: NetworkSpec, there: NetworkFacts, draft: Dr
             row = f"<host mac='{nic.mac}' ip='{nic.address.ip}'/>"
             draft.warnings.append(
                 f"vm {vm.name}: DHCP of libvirt's network {there.name} may hand its address {nic.address.ip} to "
-                f"others, as it has {held[0]} to {held[1]}; take one outside, or reserve it: virsh net-update {there.name} "
-                f'add-last ip-dhcp-host "{row}" --live --config')
+                f"others, as it has {held[0]} to {held[1]}; take one outside, or reserve it: virsh net-update "
+                f"{there.name} add-last ip-dhcp-host \"{row}\" --live --config")
 
 
 def _within(address: IPv4Address, ends: tuple[str, str]) -> bool:
