@@ -14,24 +14,24 @@ HOST_STATE = "/var/lib/vmwright"  # on the host: intents, images, manifests of t
 HOST_RUN = "/run/vmwright"  # on the host, gone at reboot: the lock, the result of the KVM probe
 
 
-def root_volume(cloud: str, vm: str) -> str:
-    """The volume of a VM's root disk."""
-    return f"{cloud}.{vm}.root.qcow2"
+def root_volume(cloud: str, vm: str, *, block: bool = False) -> str:
+    """The volume of a VM's root disk. `block`: as an LVM logical volume, which has no extension; also below."""
+    return f"{cloud}.{vm}.root" + ("" if block else ".qcow2")
 
 
-def data_volume(cloud: str, vm: str, disk: str) -> str:
+def data_volume(cloud: str, vm: str, disk: str, *, block: bool = False) -> str:
     """The volume of a VM's data disk."""
-    return f"{cloud}.{vm}.disk-{disk}.qcow2"
+    return f"{cloud}.{vm}.disk-{disk}" + ("" if block else ".qcow2")
 
 
-def seed_volume(cloud: str, vm: str) -> str:
-    """The file with a VM's cloud-init data."""
-    return f"{cloud}.{vm}.seed.iso"
+def seed_volume(cloud: str, vm: str, *, block: bool = False) -> str:
+    """The volume with a VM's cloud-init data."""
+    return f"{cloud}.{vm}.seed" + ("" if block else ".iso")
 
 
-def template_volume(cloud: str, template: str, version: str) -> str:
+def template_volume(cloud: str, template: str, version: str, *, block: bool = False) -> str:
     """The volume of one version of a template."""
-    return f"{cloud}.{template}.template-{version}.qcow2"
+    return f"{cloud}.{template}.template-{version}" + ("" if block else ".qcow2")
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,31 @@ class OurVolume:
     detail: str
 
 
-def parse_volume(name: str) -> OurVolume | None:
+_DETAILED = {"root": False, "seed": False, "disk": True, "template": True}
+
+
+def parse_volume(name: str, *, block: bool = False) -> OurVolume | None:
     """The parts of a volume name of ours; None for any other name."""
     parts = name.split(".")
-    if len(parts) != 4 or not all(parts):
+    if block:
+        parts.append("")
+    if len(parts) != 4 or not all(parts[:3]):
         return None
     cloud, owner, role, extension = parts
-    kind, _, detail = role.partition("-")
-    known = {("root", "qcow2"): not detail, ("seed", "iso"): not detail,
-             ("disk", "qcow2"): bool(detail), ("template", "qcow2"): bool(detail)}
-    return OurVolume(cloud, owner, kind, detail) if known.get((kind, extension)) else None
+    kind, dash, detail = role.partition("-")
+    expected = "" if block else "iso" if kind == "seed" else "qcow2"
+    fits = _DETAILED.get(kind) == bool(detail) and bool(detail) == bool(dash) and extension == expected
+    return OurVolume(cloud, owner, kind, detail) if fits else None
+
+
+def is_block(path: str) -> bool:
+    """Whether a volume's path is that of a block device, and not of a file."""
+    return path.startswith("/dev/")
+
+
+def parse_path(path: str) -> OurVolume | None:
+    """The parts of the name of a volume of ours, by its path; None for any other."""
+    return parse_volume(path.rpartition("/")[2], block=is_block(path))
 
 
 def partial_volume(name: str) -> str:
@@ -61,11 +76,12 @@ def partial_volume(name: str) -> str:
     return f".{name}.partial"
 
 
-def parse_partial(name: str) -> OurVolume | None:
-    """The parts of the name of a volume that is being moved into its pool; None for any other name."""
+def parse_partial(path: str) -> OurVolume | None:
+    """The parts of the name of a volume that is being moved into its pool, by its path; None for any other."""
+    folder, _, name = path.rpartition("/")
     if not (name.startswith(".") and name.endswith(".partial")):
         return None
-    return parse_volume(name.removeprefix(".").removesuffix(".partial"))
+    return parse_path(f"{folder}/{name.removeprefix('.').removesuffix('.partial')}")
 
 
 def intent_path(cloud: str, object: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vmwright.facts.model import ConfigFacts, DomainFacts, DomainState, NicFacts, VolumeFacts
-from vmwright.names import data_volume, parse_volume, root_volume
+from vmwright.names import data_volume, parse_path, root_volume
 from vmwright.plan.actions import (
     AS_ASKED,
     Action,
@@ -202,7 +202,7 @@ def _disks(view: View, diff: _Diff, config: ConfigFacts) -> None:
 
 def _is_data(view: View, vm: VmSpec, path: str | None) -> bool:
     """Whether a path is that of a data disk of ours; what others have attached is left alone."""
-    ours = parse_volume((path or "").rpartition("/")[2])
+    ours = parse_path(path or "")
     return ours is not None and (ours.cloud, ours.object, ours.role) == (view.cloud.name, vm.name, "disk")
 
 

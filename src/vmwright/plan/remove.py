@@ -173,7 +173,7 @@ def _plan_templates(view: View, making: set[str], draft: Draft) -> None:
     """Work directories, and images that were being moved into a pool."""
     found: dict[str, list[str]] = {i.object: [] for i in view.facts.intents if i.operation == "template"}
     for volume in view.facts.volumes:
-        ours = parse_partial(volume.name)
+        ours = parse_partial(volume.path)
         if ours and ours.cloud == view.cloud.name and ours.role == "template":
             found.setdefault(f"{ours.object}-{ours.detail}", []).append(volume.path)
     for name, paths in found.items():

@@ -24,7 +24,7 @@ from vmwright.facts.model import (
     PoolFacts,
     VolumeFacts,
 )
-from vmwright.names import OurVolume, parse_volume
+from vmwright.names import OurVolume, parse_path
 from vmwright.plan.actions import Action, Kept
 from vmwright.spec.cloud import Cloud, HostSpec, NetworkSpec, Pool, TemplateSpec, VmSpec
 
@@ -143,7 +143,7 @@ class View:
     @cached_property
     def our_volumes(self) -> tuple[Named, ...]:
         """The volumes whose names say that they are this cloud's."""
-        parsed = ((volume, parse_volume(volume.name)) for volume in self.facts.volumes)
+        parsed = ((volume, parse_path(volume.path)) for volume in self.facts.volumes)
         return tuple((volume, ours) for volume, ours in parsed if ours and ours.cloud == self.cloud.name)
 
     @cached_property
