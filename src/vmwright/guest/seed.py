@@ -25,6 +25,42 @@ _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 _SUDO = {Sudo.NOPASSWD: "ALL=(ALL) NOPASSWD:ALL", Sudo.PASSWORD: "ALL=(ALL:ALL) ALL"}
 _MKFS_PACKAGE = {Filesystem.EXT4: "e2fsprogs", Filesystem.XFS: "xfsprogs", Filesystem.BTRFS: "btrfs-progs"}
 
+# $1: the proxy, or empty for none. Not a package of the seed: for those cloud-init fetches all package lists at a first
+# boot, and many images of which nothing is known have the agent. What the package manager said is kept for AGENT_UP.
+AGENT_NEEDED = """\
+log=/run/vmwright-agent; : > "$log"
+PATH="$PATH:/usr/sbin:/sbin"
+command -v qemu-ga >/dev/null 2>&1 && exit 0
+[ -z "$1" ] || export http_proxy="$1" https_proxy="$1"
+export DEBIAN_FRONTEND=noninteractive ZYPP_LOCK_TIMEOUT=120
+apt() { apt-get -q -y -o DPkg::Lock::Timeout=120 "$@"; }
+if command -v apt-get >/dev/null 2>&1; then
+    apt install qemu-guest-agent > "$log" 2>&1 || { apt update && apt install qemu-guest-agent; } > "$log" 2>&1
+elif command -v dnf >/dev/null 2>&1; then dnf -y install qemu-guest-agent > "$log" 2>&1
+elif command -v yum >/dev/null 2>&1; then yum -y install qemu-guest-agent > "$log" 2>&1
+elif command -v zypper >/dev/null 2>&1; then zypper -n install qemu-guest-agent > "$log" 2>&1
+elif command -v pacman >/dev/null 2>&1; then pacman -Sy --noconfirm qemu-guest-agent > "$log" 2>&1
+else echo "Error: no package manager that is known here" > "$log"
+fi
+cat "$log"
+"""
+
+# Enabling a unit takes many seconds where guests are emulated: one that runs by itself needs it not. Without the agent,
+# the serial console is the only way out of a guest: vmwright shows its last lines when it has waited in vain.
+AGENT_UP = f"""\
+systemctl --quiet is-active qemu-guest-agent.service && exit 0
+log=/run/vmwright-agent; out=/dev/console; [ ! -w /dev/ttyS0 ] || out=/dev/ttyS0
+{{
+{scripts.START_AGENT}}} 2>> "$log" && exit 0
+telling='^[ -]*(E|Err|errors?|fatal|failed|curl|problem|no provider)\\b|not (found|resolve|connect)'
+why=$(grep -Ei "$telling" "$log" | tail -n 4)
+{{
+    echo 'vmwright: the guest agent, qemu-guest-agent, could not be installed and started:'
+    printf '%s\\n' "${{why:-$(tail -n 4 "$log")}}" | cut -c 1-200
+}} > "$out"
+exit 1
+"""
+
 
 @dataclass(frozen=True)
 class ImageTraits:
@@ -123,10 +159,12 @@ def user_data(vm: VmSpec, *, instance: str, regenerate: bool, image: ImageTraits
         "timezone": guest.timezone,
         "ntp": {"enabled": True, "servers": list(guest.ntp)} if guest.ntp else None,
         "apt": _apt(guest.proxy) if image.family in ("debian", "") else None,
-        "packages": _packages(vm, image),
+        "packages": list(vm.guest.packages),
         "write_files": [_write_file(file) for file in guest.write_files],
         "mounts": [_mount(disk) for disk in vm.data_disks if disk.filesystem and disk.mount],
         "runcmd": _runcmd(vm, image),
+        # Keys on the console would push from its last lines what AGENT_UP says there.
+        **({} if image.agent_installed else {"no_ssh_fingerprints": True, "ssh": {"emit_keys_to_console": False}}),
     }
     return {**config, **{key: value for key, value in optional.items() if value}}
 
@@ -201,8 +239,9 @@ def _runcmd(vm: VmSpec, image: ImageTraits) -> list[Json]:
     """What runs at the end of a first boot, and again after a change in place."""
     commands: list[Json] = []
     if not image.agent_installed:
+        commands.append(_sh(AGENT_NEEDED, vm.guest.proxy or ""))
         commands += [_sh(scripts.FREE_AGENT)] if _agent_confined(image) else []
-        commands.append(_sh(scripts.START_AGENT))
+        commands.append(_sh(AGENT_UP))
     for disk in vm.data_disks:  # those whose mkfs was not in the image, so that bootcmd could not make them
         if disk.filesystem:
             commands.append(_sh(scripts.NEED, f"mkfs.{disk.filesystem}", _MKFS_PACKAGE[disk.filesystem]))
@@ -215,11 +254,6 @@ def _runcmd(vm: VmSpec, image: ImageTraits) -> list[Json]:
         mark = f"{scripts.STATE}/runcmd-{content_hash(json.dumps(own))}"
         commands += [scripts.ONCE.format(mark=mark, state=scripts.STATE), *own]
     return commands
-
-
-def _packages(vm: VmSpec, image: ImageTraits) -> Json:
-    agent = [] if image.agent_installed else ["qemu-guest-agent"]
-    return [*dict.fromkeys([*agent, *vm.guest.packages])]
 
 
 def _agent_confined(image: ImageTraits) -> bool:

@@ -17,7 +17,18 @@ from tests.unit.guest.vms import LAN, NAT, vm
 
 from vmwright.errors import Where
 from vmwright.guest import scripts
-from vmwright.guest.seed import ImageTraits, Seed, fqdn, iso, network_config, seed, seed_hash, user_data
+from vmwright.guest.seed import (
+    AGENT_NEEDED,
+    AGENT_UP,
+    ImageTraits,
+    Seed,
+    fqdn,
+    iso,
+    network_config,
+    seed,
+    seed_hash,
+    user_data,
+)
 from vmwright.spec.cloud import DataDisk, Filesystem, GuestSpec, Sudo, UserSpec, VmSpec, WriteFile
 
 DEBIAN, RHEL, SUSE = (ImageTraits(family=family) for family in ("debian", "rhel", "suse"))
@@ -220,11 +231,31 @@ class TestAgent:
         assert "packages" not in config and "runcmd" not in config
         assert runs(config["bootcmd"], scripts.FREE_AGENT) == []
 
-    def test_installed_and_started_where_it_is_missing(self) -> None:
+    def test_installed_by_our_script_which_needs_no_package_lists_where_it_is_there(self) -> None:
         image = ImageTraits(agent_installed=False, family="debian")
-        config = told(vm(guest=GuestSpec(packages=("htop",))), image=image)
-        assert config["packages"] == ["qemu-guest-agent", "htop"]
-        assert runs(config["runcmd"], scripts.START_AGENT) == [[]]
+        config = told(vm(guest=GuestSpec(packages=("htop",), proxy="http://proxy:3128")), image=image)
+        assert config["packages"] == ["htop"]
+        assert runs(config["runcmd"], AGENT_NEEDED) == [["http://proxy:3128"]]
+        assert runs(config["runcmd"], AGENT_UP) == [[]]
+        assert "packages" not in told(vm(), image=image)
+
+    def test_what_an_image_nobody_knows_is_told_besides(self) -> None:
+        known, unknown = told(vm()), told(vm(), image=ImageTraits(agent_installed=False))
+        assert {key for key in unknown if unknown[key] != known.get(key)} == {
+            "bootcmd", "runcmd", "no_ssh_fingerprints", "ssh"}
+        assert known.keys() <= unknown.keys()
+        assert [one[2] for one in unknown["bootcmd"] if one not in known["bootcmd"]] == [
+            scripts.DNF_PROXY, scripts.ZYPPER_PROXY, scripts.FREE_AGENT]
+
+    def test_before_what_the_user_runs(self) -> None:
+        config = told(vm(guest=GuestSpec(runcmd=("exit 1",))), image=ImageTraits(agent_installed=False))
+        assert [one[2] if isinstance(one, list) else one for one in config["runcmd"]][:3] == [
+            AGENT_NEEDED, scripts.FREE_AGENT, AGENT_UP]
+
+    def test_the_console_is_kept_for_why_there_is_no_agent(self) -> None:
+        quiet = {"no_ssh_fingerprints": True, "ssh": {"emit_keys_to_console": False}}
+        assert quiet.items() <= told(vm(), image=ImageTraits(agent_installed=False)).items()
+        assert not quiet.keys() & told(vm()).keys()
 
     def test_freed_early_where_it_is_confined(self) -> None:
         config = told(vm(), image=ImageTraits(agent_exec_blocked=True, family="rhel"))
@@ -233,7 +264,7 @@ class TestAgent:
 
     def test_freed_again_after_it_was_installed(self) -> None:
         config = told(vm(), image=ImageTraits(agent_installed=False, family="rhel"))
-        assert [one[2] for one in config["runcmd"]] == [scripts.FREE_AGENT, scripts.START_AGENT]
+        assert [one[2] for one in config["runcmd"]] == [AGENT_NEEDED, scripts.FREE_AGENT, AGENT_UP]
 
 
 class TestDataDisks:
