@@ -7,6 +7,7 @@ import json
 import os
 import struct
 import time
+import uuid
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from vmwright.errors import ApplyError, HostError
 from vmwright.image import disk, download, sums
-from vmwright.image.fetch import REQUIRED_TOOLS, inputs, local_sha256, refusal
+from vmwright.image.fetch import REQUIRED_TOOLS, Fetched, check_firmware, inputs, local_sha256, refusal
 from vmwright.spec.cloud import ImageSource
 from vmwright.units import GIB
 
@@ -189,15 +190,45 @@ class TestJudge:
         assert disk.packing(head) == kind
 
 
+def gpt(kind: str) -> bytes:
+    """The start of a disk with one partition of that type, in a GPT; the MBR only protects it."""
+    header = b"EFI PART".ljust(72, b"\0") + struct.pack("<QII", 2, 128, 128)
+    return mbr(0xee) + header.ljust(512, b"\0") + uuid.UUID(kind).bytes_le.ljust(128 * 128, b"\0")
+
+
+def mbr(kind: int) -> bytes:
+    """The first sector of a disk whose last entry in the MBR is a partition of that type."""
+    return bytes(494 + 4) + bytes([kind]) + bytes(11) + b"\x55\xaa"
+
+
 class TestPartitions:
+    @pytest.mark.parametrize(("start", "may"), [
+        (gpt("c12a7328-f81f-11d2-ba4b-00a0c93ec93b"), True), (gpt("ebd0a0a2-b9e5-4433-87c0-68b6b72699c7"), True),
+        (gpt("0fc63daf-8483-4772-8e79-3d69d8477de4"), False), (mbr(0xef), True), (mbr(0x0c), True),
+        (mbr(0x83), False), (mbr(0), False),
+    ])  # fmt: skip
+    def test_firmware_looks_at_what_can_be_fat(self, start: bytes, may: bool) -> None:
+        assert disk.may_boot_uefi(start) is may
+
+    def test_an_image_that_firmware_cannot_boot_is_refused_for_those_who_would(self) -> None:
+        image = Fetched("/w/image.qcow2", "qcow2", "0" * 64, GIB, "/srv/old.qcow2", uefi=False)
+        with pytest.raises(ApplyError) as caught:
+            check_firmware(image, ["web-2", "web-1"])
+        assert str(caught.value).splitlines() == [
+            "/srv/old.qcow2 cannot be booted by UEFI: it has no EFI system partition",
+            "  why: these VMs have firmware: uefi, and would stop in it: web-1, web-2",
+            "  do:  write firmware: bios for the template, or give an image that is made for UEFI"]
+        check_firmware(image, [])
+        check_firmware(replace(image, uefi=True), ["web-1"])
+
     @given(st.binary(max_size=700), st.binary(max_size=16), st.binary(max_size=600))
     def test_no_table_breaks_it(self, before: bytes, fields: bytes, after: bytes) -> None:
         start = before[:512].ljust(512, b"\0") + b"EFI PART".ljust(72, b"\0") + fields.ljust(16, b"\xff") + after
-        assert disk.has_esp(start) in (True, False)
+        assert disk.may_boot_uefi(start) in (True, False)
 
     def test_a_cut_table_has_none(self) -> None:
-        assert not disk.has_esp(b"")
-        assert not disk.has_esp(bytes(512) + b"EFI PART")
+        assert not disk.may_boot_uefi(b"")
+        assert not disk.may_boot_uefi(bytes(512) + b"EFI PART")
 
 
 class TestInfo:

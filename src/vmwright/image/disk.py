@@ -26,7 +26,11 @@ _INFO_SECONDS, _CHECK_SECONDS, _COPY_SECONDS = 60, 1800, 4 * 3600
 _INFO_MEMORY, _COPY_MEMORY = 1 * GIB, 2 * GIB  # of address space; 0.25 GiB is too little for a copy's coroutines
 _QCOW2_MAGIC = b"QFI\xfb"
 _DIRTY, _CORRUPT, _DATA_FILE = 1, 2, 4  # bits of qcow2's incompatible features
-_ESP = uuid.UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b").bytes_le  # GPT's type of an EFI system partition
+# Partitions that firmware looks at: the EFI system partition, and others that are FAT by their type, which some
+# firmware takes as well.
+_GPT_FAT = tuple(uuid.UUID(kind).bytes_le for kind in (
+    "c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ebd0a0a2-b9e5-4433-87c0-68b6b72699c7"))
+_MBR_FAT = b"\xef\x01\x04\x06\x0b\x0c\x0e"
 _TABLE = 34 * 512  # bytes at the start of a disk that hold its partition table
 _AGAIN = "get the image again, or another one"
 _PERCENT = re.compile(r"\((\d+(?:\.\d+)?)/100%\)")
@@ -147,14 +151,17 @@ def _depends(name: str, kind: str, other: str | None) -> ApplyError:
                       todo="where it was made, run qemu-img convert -O qcow2 IMAGE WHOLE.qcow2, and give WHOLE.qcow2")
 
 
-def has_esp(start: bytes) -> bool:
-    """Whether a disk that starts so has an EFI system partition (UEFI specification, section 5)."""
-    mbr = any(start[at + 4:at + 5] == b"\xef" for at in range(446, 510, 16))
+def may_boot_uefi(start: bytes) -> bool:
+    """Whether UEFI firmware may find a loader on a disk that starts so. No is certain: it reads FAT and nothing else.
+
+    UEFI specification, sections 5 (partition tables) and 13.3 (file systems).
+    """
+    mbr = any(start[at] in _MBR_FAT for at in range(450, 514, 16) if at < len(start))
     if start[512:520] != b"EFI PART" or len(start) < 604:
         return mbr
     first, count, length = struct.unpack_from("<QII", start, 512 + 72)
     places = range(first * 512, first * 512 + min(count, 128) * length, max(length, 128))
-    return any(start[at:at + 16] == _ESP for at in places)
+    return any(start[at:at + 16] in _GPT_FAT for at in places)
 
 
 @dataclass(frozen=True)
@@ -242,10 +249,10 @@ def convert(job: Job, path: str, info: Info, size: int | None, name: str) -> str
 
 
 def boots_uefi(job: Job, made: str) -> bool:
-    """Whether the disk in a qcow2 of ours has an EFI system partition."""
+    """Whether UEFI firmware may find a loader on the disk in a qcow2 of ours."""
     start = f"{job.work}/table"
     job.run(["qemu-img", "dd", "-f", "qcow2", "-O", "raw", f"bs={_TABLE}", "count=1", f"if={made}", f"of={start}"])
-    found = has_esp(job.run(["cat", "--", start]).stdout)
+    found = may_boot_uefi(job.run(["cat", "--", start]).stdout)
     job.remove(start)
     return found
 

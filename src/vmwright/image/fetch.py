@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from posixpath import basename
@@ -39,7 +39,7 @@ _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
 class Fetched:
     """A template's image: a whole qcow2 at `path` on the host. `sha256` and `origin` are of what it was made from.
 
-    `uefi`: it has an EFI system partition. Without one, only a VM with `firmware: bios` can boot from it.
+    `uefi`: firmware may find an EFI system partition on it. If not, only a VM with `firmware: bios` can boot from it.
     """
 
     path: str
@@ -113,6 +113,14 @@ def fetch(host: Host, source: ImageSource, size: int | None, work: str, *, proxy
     with _workplace(job):
         image = _from_url(job, source, cache) if is_url(source.location) else _from_file(job, source, cache)
         return _make(job, image, size, download.address(source.location).url)
+
+
+def check_firmware(fetched: Fetched, uefi: Collection[str]) -> None:
+    """Refuse an image from which the VMs named in `uefi`, which have that firmware, cannot boot. Raises ApplyError."""
+    if uefi and not fetched.uefi:
+        raise ApplyError(f"{fetched.origin} cannot be booted by UEFI: it has no EFI system partition",
+                         why=f"these VMs have firmware: uefi, and would stop in it: {', '.join(sorted(uefi))}",
+                         todo="write firmware: bios for the template, or give an image that is made for UEFI")
 
 
 @dataclass(frozen=True)
