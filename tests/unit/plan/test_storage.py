@@ -12,7 +12,7 @@ from vmwright.facts.model import PathFacts, PoolFacts, VolumeFacts
 from vmwright.names import HOST_STATE, template_volume
 from vmwright.plan.actions import CreatePool, MakeTemplate, RemoveTemplate
 from vmwright.plan.diff import make_plan, make_rebuild_plan
-from vmwright.units import GIB
+from vmwright.units import GIB, MIB
 
 EMPTY = "vms: {}\n"
 IMAGES = PoolFacts("images", "dir", "/srv/images", True, True, 100 * GIB, 50 * GIB)
@@ -129,16 +129,36 @@ def test_a_missing_program_is_refused_with_its_package(template: str, program: s
         f"template base: {program} is not installed on host here\n    install it there: apt-get install {package}"]
 
 
+DOWNLOAD = "image: 'https://example.org/a.qcow2', sha256: " + "0" * 64
+FILE = "image: /srv/a.qcow2, sha256: " + "0" * 64
+
+
+def no_room(template: str, work: int, pool: int) -> list[str]:
+    """What is refused when so many bytes are free: in vmwright's own directory, and where the pool is to be."""
+    wanted, machine = cloud(f"templates: {{base: {{{template}}}}}\n" + WEB), Machine()
+    paths = (PathFacts("/srv/images", True, pool), PathFacts(HOST_STATE, True, work))
+    found = refused(make_plan(wanted, facts(wanted, machine, paths=paths)))
+    return [text for text in found if text.startswith("template ")]
+
+
 def test_room_to_make_a_template_is_asked_for_with_figures() -> None:
-    wanted, machine = cloud(), Machine()
-    paths = (PathFacts("/srv/images", True, 100 * GIB), PathFacts(HOST_STATE, True, GIB))
-    assert refused(make_plan(wanted, facts(wanted, machine, paths=paths))) == [
-        f"template base: making it needs about 3G, and {HOST_STATE} of host here has 1G free\n"
+    assert no_room("build: debian", GIB, 100 * GIB) == [
+        f"template base: making it needs about 2G, and {HOST_STATE} of host here has 1G free\n"
         "    make room there, or use a larger file system"]
-    paths = (PathFacts("/srv/images", True, 2 * GIB), PathFacts(HOST_STATE, True, 9 * GIB))
-    assert refused(make_plan(wanted, facts(wanted, machine, paths=paths)))[0] == (
-        "template base: making it needs about 3G, and pool images of host here has 2G free\n"
-        "    make room there, or use a larger file system")
+    assert no_room("build: debian", 9 * GIB, GIB // 2) == [
+        "template base: making it needs about 1G, and pool images of host here has 512M free\n"
+        "    make room there, or use a larger file system"]
+
+
+@pytest.mark.parametrize(("template", "work", "pool"), [
+    ("build: debian", 2 * GIB, GIB), ("build: debian, filesystem: xfs", 2 * GIB, GIB),
+    (DOWNLOAD, 3 * GIB // 2, GIB), ("os: debian12", 3 * GIB // 2, GIB), (FILE, 256 * MIB, 256 * MIB),
+    (f"{FILE}, disk: 64M", 64 * MIB, 64 * MIB), (f"{DOWNLOAD}, disk: 64M", 96 * MIB, 64 * MIB),
+])
+def test_no_more_room_is_asked_for_than_the_source_takes(template: str, work: int, pool: int) -> None:
+    assert no_room(template, work, pool) == []
+    assert len(no_room(template, work - 1, pool)) == 1
+    assert len(no_room(template, work, pool - 1)) == 1
 
 
 def test_a_lost_template_is_not_built_anew_under_its_disks() -> None:
