@@ -55,6 +55,50 @@ class VolumeFacts:
     capacity: int
     allocation: int
     backing: str | None = None
+    thin: str | None = None  # the thin pool that a logical volume is in
+
+
+@dataclass(frozen=True)
+class BlockFacts:
+    """A block device of the host: a disk, a partition, or what stands on one."""
+
+    path: str  # /dev/sda4
+    size: int
+    kind: str  # lsblk's type: disk, part, lvm, crypt, raid1, loop, ...
+    parents: tuple[str, ...] = ()  # paths of the devices it stands on
+    serial: str | None = None  # of a disk
+    model: str | None = None
+    table: str | None = None  # gpt or dos, of a device with a partition table
+    signatures: tuple[str, ...] = ()  # what wipefs finds at its places, e.g. ext4, LVM2_member, swap
+    mounts: tuple[str, ...] = ()  # where it is mounted; [SWAP] for swap in use
+    vg: str | None = None  # the volume group that it is a physical volume of
+    readonly: bool = False
+    numa_node: int | None = None
+
+
+@dataclass(frozen=True)
+class ThinFacts:
+    """A thin pool of a volume group. Percents are of what is used of it, 0 to 100."""
+
+    name: str
+    size: int
+    metadata: int
+    data_percent: float
+    metadata_percent: float
+    monitored: bool = False  # dmeventd watches how full it is
+
+
+@dataclass(frozen=True)
+class GroupFacts:
+    """An LVM volume group. Sizes in bytes."""
+
+    name: str
+    size: int
+    free: int
+    extent: int
+    disks: tuple[str, ...]  # its physical volumes
+    missing: int = 0  # of them, how many are not there
+    thin: tuple[ThinFacts, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -205,6 +249,8 @@ class HostFacts:
     domains: tuple[DomainFacts, ...] = ()
     intents: tuple[IntentFacts, ...] = ()
     paths: tuple[PathFacts, ...] = ()
+    blocks: tuple[BlockFacts, ...] = ()
+    groups: tuple[GroupFacts, ...] = ()
     machine: str = "q35"
     kvm_device_mode: str | None = None  # "root:kvm 660"; libvirt probes anew at every define where it is not usable
     user: str = "root"

@@ -52,12 +52,39 @@ class NotYet:
 
 
 @dataclass(frozen=True)
+class ThinSpec:
+    """A thin pool in a volume group. Sizes in bytes; None: what is left for it.
+
+    `overcommit` is the most that its volumes may promise, as a multiple of its size; None: no limit, only warnings.
+    """
+
+    name: str = "thin"
+    size: int | None = None
+    metadata: int | None = None
+    overcommit: float | None = None
+
+
+@dataclass(frozen=True)
+class LvmSpec:
+    """A volume group as a pool. `wipe` are serials or sizes of disks whose content may be taken."""
+
+    group: str
+    disks: tuple[str, ...] = ()
+    thin: ThinSpec | None = None
+    wipe: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Pool:
-    """A directory pool. Its libvirt name is `name`; `path` is absolute, on the host."""
+    """A pool: a directory, or with `lvm` a volume group. Its libvirt name is `name`.
+
+    `path` is where its volumes are, absolute, on the host: the directory, or /dev/GROUP.
+    """
 
     name: str
     host: str
     path: str
+    lvm: LvmSpec | None = None
     where: Where | None = field(default=None, compare=False)
 
 

@@ -52,14 +52,14 @@ def validate(data: dict[str, Any], findings: Findings) -> Spec:
 
 def _refuse(detail: ErrorDetails, data: dict[str, Any], findings: Findings) -> KeyPath:
     """Tell what is wrong. Returns the path of what cannot be used because of it."""
-    path = _path_in(data, detail["loc"])
+    path = path_in(data, detail["loc"])
     if detail["type"] == "missing":
         if (*path, detail["loc"][-1]) not in findings.dropped:
             findings.error(path, f"{detail['loc'][-1]} is missing", _missing_todo(detail["loc"]), key=True)
     elif detail["type"] == "extra_forbidden":
-        findings.error(path, *_unknown_key(detail["loc"]), key=True)
+        findings.error(path, *unknown_key(detail["loc"]), key=True)
     else:
-        findings.error(path, *_sentence(detail), key=detail["loc"][-1:] == ("[key]",))
+        findings.error(path, *sentence(detail), key=detail["loc"][-1:] == ("[key]",))
     if path[:1] == ("defaults",):
         return path[:2]
     return path[: 4 if len(path) > 2 and path[2] in _NAMED else 3]
@@ -81,7 +81,7 @@ def _take_out(data: dict[str, Any], path: KeyPath, findings: Findings) -> None:
         data["cloud"] = "cloud"
 
 
-def _path_in(data: Any, loc: Iterable[str | int]) -> KeyPath:
+def path_in(data: Any, loc: Iterable[str | int]) -> KeyPath:
     """The part of an error's location that is there in the data; pydantic adds names of types and missing keys."""
     path: list[str | int] = []
     for part in loc:
@@ -100,19 +100,20 @@ def _missing_todo(loc: tuple[str | int, ...]) -> str:
     return "give the cloud a name: cloud: NAME" if loc == ("cloud",) else f"add {loc[-1]}: to it"
 
 
-def _unknown_key(loc: tuple[str | int, ...]) -> tuple[str, str]:
+def unknown_key(loc: tuple[str | int, ...], model: type[BaseModel] = Spec) -> tuple[str, str]:
+    """What an unknown key is, and the nearest right one of that model."""
     key = str(loc[-1])
-    known = _keys_at(loc[:-1])
+    known = _keys_at(loc[:-1], model)
     todo = nearest(key, known)
     if not todo.startswith("did you mean") and _ALIASES.get(key) in known:
         todo = f"did you mean {_ALIASES[key]}?"
     return "unknown key", todo.replace("there is:", "keys here:")
 
 
-def _keys_at(loc: tuple[str | int, ...]) -> set[str]:
+def _keys_at(loc: tuple[str | int, ...], model: type[BaseModel] = Spec) -> set[str]:
     """The keys the model has at this place."""
-    found: set[type[BaseModel]] = {Spec}
-    annotations: list[Any] = [Spec]
+    found: set[type[BaseModel]] = {model}
+    annotations: list[Any] = [model]
     for part in loc:
         inner = [_inside(annotation, part) for annotation in annotations]
         annotations = [annotation for group in inner for annotation in group]
@@ -151,7 +152,7 @@ def _choices(annotation: Any) -> list[Any]:
     return [annotation]
 
 
-def _sentence(detail: ErrorDetails) -> tuple[str, str]:
+def sentence(detail: ErrorDetails) -> tuple[str, str]:
     """What a wrong value is, and what to do."""
     value, context = detail["input"], detail.get("ctx", {})
     match detail["type"]:

@@ -78,7 +78,7 @@ def _host(name: str, host: HostIn, findings: Findings) -> HostView:
     _check_devices(path, host, findings)
     _check_later(path, host, findings)
     pools = {
-        pool_name: Pool(pool_name, name, pool.dir, findings.where((*path, "pools", pool_name), key=True))
+        pool_name: Pool(pool_name, name, pool.dir, where=findings.where((*path, "pools", pool_name), key=True))
         for pool_name, pool in host.pools.items()
         if pool.dir and not pool.lvm
     }
@@ -87,7 +87,7 @@ def _host(name: str, host: HostIn, findings: Findings) -> HostView:
     )
     names = tuple(host.pools)
     if not names and not findings.broken(*map(str, path), "pools"):
-        pools = {DEFAULT_POOL.name: Pool(DEFAULT_POOL.name, name, DEFAULT_POOL.path, findings.where(path, key=True))}
+        pools = {DEFAULT_POOL.name: Pool(DEFAULT_POOL.name, name, DEFAULT_POOL.path, where=findings.where(path, key=True))}
         names = (DEFAULT_POOL.name,)
     config = _ssh_config((*path, "ssh_config"), host, findings)
     spec = HostSpec(name, host.connect, host.accelerator, config, where=findings.where(path, key=True))
