@@ -204,6 +204,17 @@ def small(cloud: Kit) -> Iterator[Path]:
         until(lambda: subprocess.run(["umount", str(cloud.pool)], check=False).returncode == 0)
 
 
+def test_an_image_that_uefi_cannot_boot(cloud: Kit) -> None:
+    """The VM would stop in the firmware's shell, and never be ready."""
+    cloud.write(vm(cloud).replace("firmware: bios, ", ""), template=f"  blank: {{image: {cloud.blank}, disk: 64M}}\n")
+    said = cloud.run("apply", "-y")
+    assert said.code == 6, said.all
+    assert f"{cloud.blank} cannot be booted by UEFI: it has no EFI system partition" in said.err
+    assert f"these VMs have firmware: uefi, and would stop in it: {cloud.name}-a" in said.err
+    assert "write firmware: bios for the template, or give an image that is made for UEFI" in said.err
+    assert (cloud.domains(), cloud.volumes()) == (set(), set())
+
+
 def test_no_room_is_seen_in_the_plan(cloud: Kit, small: Path) -> None:
     """With figures, before anything is done."""
     cloud.write(vm(cloud, more="running: false, disk: 20G"))

@@ -33,7 +33,8 @@ def test_names_can_be_taken_apart_again(cloud: str, object: str, detail: str, bl
 @pytest.mark.parametrize("name", [
     "", "lab", "lab.web.root", "lab.web.root.raw", "lab.web.root-x.qcow2", "lab.web.seed.qcow2", "lab.web.root.iso",
     "lab.web.disk.qcow2", "lab.web.disk-.qcow2", "lab.web.template-.qcow2", "lab..root.qcow2", ".web.root.qcow2",
-    "lab.web.root-.qcow2", "lab.web.root.qcow2.bak", "a.lab.web.root.qcow2", "lab.web.other-x.qcow2", "lab.web.seed-1.iso"])
+    "lab.web.root-.qcow2",
+    "lab.web.root.qcow2.bak", "a.lab.web.root.qcow2", "lab.web.other-x.qcow2", "lab.web.seed-1.iso"])
 def test_what_only_looks_like_ours_is_not(name: str) -> None:
     assert parse_volume(name) is None
     assert parse_partial(f".{name}.partial") is None

@@ -10,7 +10,7 @@ from vmwright.host.copy import publish
 from vmwright.image import debian, fetch
 from vmwright.names import manifest_path, template_volume
 from vmwright.plan.actions import CreateNetwork, CreatePool, MakeTemplate
-from vmwright.spec.cloud import BuildSource
+from vmwright.spec.cloud import BuildSource, Firmware
 from vmwright.virt import design
 
 
@@ -78,7 +78,14 @@ def _image(action: MakeTemplate, context: Context, work: str) -> tuple[str, dict
         return built.path, {"source": "build", "packages": built.manifest}
     fetched = fetch.fetch(context.host, source, size or None, work, proxy=_proxy(action, context), progress=context.say,
                           cancel=context.cancel)
+    fetch.check_firmware(fetched, _uefi_vms(action, context))
     return fetched.path, {"source": fetched.origin, "sha256": fetched.sha256}
+
+
+def _uefi_vms(action: MakeTemplate, context: Context) -> list[str]:
+    """The VMs that come from this template and boot by UEFI."""
+    wanted = (action.template.name, action.template.host, Firmware.UEFI)
+    return [vm.name for vm in context.cloud.vms if (vm.template, vm.host, vm.firmware) == wanted]
 
 
 def _proxy(action: MakeTemplate, context: Context) -> str | None:

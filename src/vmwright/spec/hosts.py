@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -87,8 +87,8 @@ def _host(name: str, host: HostIn, findings: Findings) -> HostView:
     )
     names = tuple(host.pools)
     if not names and not findings.broken(*map(str, path), "pools"):
-        pools = {DEFAULT_POOL.name: Pool(DEFAULT_POOL.name, name, DEFAULT_POOL.path, where=findings.where(path, key=True))}
         names = (DEFAULT_POOL.name,)
+        pools = {names[0]: replace(DEFAULT_POOL, host=name, where=findings.where(path, key=True))}
     config = _ssh_config((*path, "ssh_config"), host, findings)
     spec = HostSpec(name, host.connect, host.accelerator, config, where=findings.where(path, key=True))
     return HostView(spec, pools, names, tuple(host.devices), _addresses(name, host, findings))
