@@ -6,17 +6,16 @@ from dataclasses import replace
 from itertools import islice
 
 from vmwright.apply.context import Context
-from vmwright.apply.create import data_disk_choice, write_seed
-from vmwright.apply.storage import pool_target
+from vmwright.apply.create import seed_image
+from vmwright.apply.stores import data_disk_choice, store_of
 from vmwright.errors import ApplyError, GuestError
 from vmwright.facts import domains
 from vmwright.facts.model import ConfigFacts, OwnerFacts
 from vmwright.guest.wait import pauses
-from vmwright.names import data_volume, seed_volume
 from vmwright.plan.actions import UpdateVm
 from vmwright.spec.cloud import DataDisk, TemplateSpec
 from vmwright.virt import alter, design
-from vmwright.virt.design import DiskChoice, NicChoice
+from vmwright.virt.design import NicChoice
 
 _ONLINE_TRIES = 18  # half a minute
 
@@ -33,8 +32,9 @@ def update_vm(action: UpdateVm, context: Context) -> None:
     old = context.virt.domain_xml(vm.name)
     owner = _new_owner(action, _config(old).owner)
     if action.seed is not None:
-        path = f"{pool_target(context, vm.pool)}/{seed_volume(context.cloud.name, vm.name)}"
-        write_seed(vm, _template(action, context), context, path, instance=owner.instance, regenerate=False)
+        store = store_of(context, vm.pool)
+        store.put(store.seed(vm.name),
+                  seed_image(vm, _template(action, context), context, owner.instance, regenerate=False))
     running = context.virt.domain_xml(vm.name, live=True) if action.live else None
     new = _altered(action, old, running, owner, context)
     if new != old:
@@ -65,13 +65,10 @@ def _template(action: UpdateVm, context: Context) -> TemplateSpec:
 
 def _ensure_data_disk(vm: str, disk: DataDisk, context: Context) -> None:
     """Make the disk's volume, unless it is there with the data it has."""
-    name = data_volume(context.cloud.name, vm, disk.name)
+    store = store_of(context, disk.pool)
+    name = store.data(vm, disk.name)
     if not any(v.pool == disk.pool and v.name == name for v in context.facts.volumes):
-        context.virt.create_volume(disk.pool, design.volume_xml(name, disk.size, "qcow2"))
-
-
-def _disk_choice(action: UpdateVm, disk: DataDisk, context: Context) -> DiskChoice:
-    return data_disk_choice(action.vm, disk, action.vm.data_disks.index(disk), context)
+        store.blank(name, disk.size)
 
 
 def _altered(action: UpdateVm, xml: str, running: str | None, owner: OwnerFacts, context: Context) -> str:
@@ -94,7 +91,7 @@ def _altered(action: UpdateVm, xml: str, running: str | None, owner: OwnerFacts,
     for serial in action.remove_disks:
         xml = alter.remove_disk(xml, serial)
     for disk in action.add_disks:
-        xml = alter.add_disk(xml, _disk_choice(action, disk, context), running=running)
+        xml = alter.add_disk(xml, data_disk_choice(action.vm, disk, context), running=running)
     return xml
 
 

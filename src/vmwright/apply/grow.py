@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vmwright.apply.context import Context
+from vmwright.apply.stores import store_of
 from vmwright.errors import GuestError
 from vmwright.guest import grow
 from vmwright.guest.grow import Grown
@@ -17,8 +18,9 @@ def grow_disk(action: GrowDisk, context: Context) -> None:
     The guest is asked first whether it can grow what is on the disk, so that a refusal leaves all as it was. The note
     on the host stays until the guest's side is done: a run that is cut off in between is finished by the next one.
     """
+    store = store_of(context, action.pool)
     if not action.running:
-        context.virt.resize_volume(action.pool, action.volume, action.size)
+        store.enlarge(action.volume, action.size, running=False)
         context.note("the guest sees it at its next start")
         return
     agent, note = context.agent(action.vm.name), f"{action.vm.name}@{action.serial}"
@@ -27,6 +29,7 @@ def grow_disk(action: GrowDisk, context: Context) -> None:
     context.intend(note, "grow")
     if action.size > action.old_size:
         context.say("making the disk larger", None)
+        store.enlarge(action.volume, action.size, running=True)
         context.virt.grow_disk_live(action.vm.name, action.path, action.size)
     grown = grow.grow(agent, action.serial, size=action.size, disk_before=action.old_size,
                       progress=lambda step: context.say(step, None))

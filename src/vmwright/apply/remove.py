@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vmwright.apply.context import Context
+from vmwright.apply.stores import store_of
 from vmwright.errors import ApplyError
 from vmwright.facts import domains
 from vmwright.names import intent_path, manifest_path
@@ -26,12 +27,6 @@ def remove_domain(context: Context, name: str) -> None:
     context.virt.undefine(name)
 
 
-def drop_volume(context: Context, pool: str, path: str) -> None:
-    """Remove a volume, whether libvirt has seen its file yet or not."""
-    if not context.virt.delete_volume(pool, path.rpartition("/")[2]):
-        context.host.remove(path)
-
-
 def destroy_vm(action: DestroyVm, context: Context) -> None:
     """Power off, undefine, remove disks and seed, forget its host keys. The note names the volumes to the end."""
     paths = {(v.pool, v.name): v.path for v in context.facts.volumes}
@@ -39,7 +34,8 @@ def destroy_vm(action: DestroyVm, context: Context) -> None:
     remove_domain(context, action.name)
     for pool, name in action.volumes:
         context.say(f"removing {name}", None)
-        context.virt.delete_volume(pool, name)
+        store = store_of(context, pool)
+        store.drop(store.path(name))
     context.host.remove(serial_log(action.name), f"/var/log/libvirt/qemu/{action.name}.log")
     context.state.forget_guest(action.name)
     context.fulfil(action.name)
@@ -47,7 +43,8 @@ def destroy_vm(action: DestroyVm, context: Context) -> None:
 
 def remove_template(action: RemoveTemplate, context: Context) -> None:
     """Remove one version; the plan has seen that no disk stands on it, and the host's lock keeps it so."""
-    context.virt.delete_volume(action.pool, action.volume)
+    store = store_of(context, action.pool)
+    store.drop(store.path(action.volume))
     context.host.remove(manifest_path(context.cloud.name, action.template, action.version))
 
 

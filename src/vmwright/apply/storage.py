@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 from vmwright.apply.context import Context
+from vmwright.apply.stores import store_of
 from vmwright.errors import ApplyError
-from vmwright.host.copy import publish
 from vmwright.image import debian, fetch
-from vmwright.names import manifest_path, template_volume
+from vmwright.names import manifest_path
 from vmwright.plan.actions import CreateNetwork, CreatePool, MakeTemplate
 from vmwright.spec.cloud import BuildSource, Firmware
 from vmwright.virt import design
@@ -35,40 +35,20 @@ def create_network(action: CreateNetwork, context: Context) -> None:
         context.virt.ensure_network(name)
 
 
-def pool_target(context: Context, pool: str) -> str:
-    """The directory of a pool, from the facts, or as the file says when this run has made it."""
-    for facts in context.facts.pools:
-        if facts.name == pool:
-            return facts.target
-    return next(p.path for p in context.cloud.pools if p.name == pool and p.host == context.facts.name)
-
-
 def make_template(action: MakeTemplate, context: Context) -> None:
-    """Build or fetch the image in a work directory, then move it into the pool under its final name in one step.
-
-    The final name appears only when the image is whole, so a template that is there is a template that is right.
-    """
+    """Build or fetch the image in a work directory, then put it into the pool under its final name in one step."""
     template = action.template
     work = context.work(f"{template.name}-{template.version}")
-    name = template_volume(context.cloud.name, template.name, template.version)
-    target = f"{pool_target(context, template.pool)}/{name}"
-    partial = f"{pool_target(context, template.pool)}/.{name}.partial"
     context.host.run(["mkdir", "-p", "-m", "0700", "--", work])
     try:
         path, manifest = _image(action, context, work)
         context.say("moving it into the pool", None)
-        context.host.run(["mv", "-f", "--", path, partial], cancel=context.cancel)
-        context.host.run(["chmod", "0644", "--", partial])
-        context.host.run(["sync", "--", partial])  # a power cut must not leave holes under the final name
         manifest = {"template": template.name, "version": template.version, **manifest}
         context.host.write(manifest_path(context.cloud.name, template.name, template.version),
                            json.dumps(manifest, indent=1).encode())
-        if context.host.run(publish(partial, target), check=False).code:
-            raise ApplyError(f"{target} has not been made", why="a file of that name is there now, and was not when "
-                             "the plan was made", todo="see what it is, then plan again")
+        store_of(context, template.pool).publish(path, template)
     finally:
-        context.host.run(["rm", "-rf", "--", work, partial], check=False)
-    context.virt.refresh_pool(template.pool)
+        context.host.run(["rm", "-rf", "--", work], check=False)
 
 
 def _image(action: MakeTemplate, context: Context, work: str) -> tuple[str, dict[str, object]]:
