@@ -15,6 +15,12 @@ from pathlib import Path
 _LOCK = threading.Lock()
 
 
+def base_folder() -> Path:
+    """The directory of all state on this machine. A relative XDG_STATE_HOME does not count (so its specification)."""
+    wanted = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(wanted) if wanted.startswith("/") else Path.home() / ".local" / "state") / "vmwright"
+
+
 @dataclass(frozen=True)
 class State:
     """The state directory of one cloud."""
@@ -23,10 +29,8 @@ class State:
 
     @classmethod
     def of(cls, cloud: str) -> State:
-        """The state of that cloud on this machine. A relative XDG_STATE_HOME does not count (so its specification)."""
-        wanted = os.environ.get("XDG_STATE_HOME", "")
-        base = Path(wanted) if wanted.startswith("/") else Path.home() / ".local" / "state"
-        return cls(base / "vmwright" / cloud)
+        """The state of that cloud on this machine."""
+        return cls(base_folder() / cloud)
 
     @property
     def journals(self) -> Path:

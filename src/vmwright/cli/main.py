@@ -9,7 +9,7 @@ from typing import Annotated, cast
 import typer
 
 from vmwright import __version__
-from vmwright.cli import hosts, runs, specs, vms
+from vmwright.cli import hosts, rack, runs, specs, vms
 from vmwright.errors import Bug, Cancelled, UsageError, VmwrightError
 
 # pydantic would look through every installed distribution for plugins of its own: 25 ms, for what nobody here uses.
@@ -23,7 +23,7 @@ app = typer.Typer(
     name="vmwright", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="Bare KVM hosts to a private cloud, from one YAML file.",
     context_settings={"help_option_names": ["-h", "--help"]})
-for module in (specs, runs, vms, hosts):
+for module in (specs, runs, vms, hosts, rack):
     module.register(app)
 
 
