@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from vmwright.spec import keyfiles
-from vmwright.spec.cloud import HostSpec, Pool
+from vmwright.spec.cloud import HostSpec, LvmSpec, Pool, ThinSpec
 from vmwright.spec.findings import Findings
 from vmwright.spec.model import HostIn, PoolIn, Spec
 from vmwright.spec.values import IDENTIFIER, LABEL, USER, connect_host
@@ -26,8 +26,8 @@ class HostView:
     """A host and what others may refer to on it."""
 
     spec: HostSpec
-    pools: dict[str, Pool] = field(default_factory=dict)  # directory pools
-    pool_names: tuple[str, ...] = ()  # LVM pools, too
+    pools: dict[str, Pool] = field(default_factory=dict)
+    pool_names: tuple[str, ...] = ()  # those with mistakes, too
     devices: tuple[str, ...] = ()
     addresses: dict[IPv4Address, str] = field(default_factory=dict)  # the host's own, and what they are
 
@@ -78,13 +78,18 @@ def _host(name: str, host: HostIn, findings: Findings) -> HostView:
     _check_devices(path, host, findings)
     _check_later(path, host, findings)
     pools = {
-        pool_name: Pool(pool_name, name, pool.dir, where=findings.where((*path, "pools", pool_name), key=True))
+        pool_name: Pool(pool_name, name, pool.dir or f"/dev/{pool.lvm}", _lvm(pool),
+                        findings.where((*path, "pools", pool_name), key=True))
         for pool_name, pool in host.pools.items()
-        if pool.dir and not pool.lvm
+        if bool(pool.dir) != bool(pool.lvm)
     }
-    _unique(
-        findings, [((*path, "pools", key, "dir"), pool.path) for key, pool in pools.items()], "are the same directory"
-    )
+    for kind, what in (("dir", "directory"), ("lvm", "volume group")):
+        same = [((*path, "pools", key, kind), value) for key, pool in host.pools.items()
+                if (value := getattr(pool, kind))]
+        _unique(findings, same, f"are the same {what}")
+    disks = [((*path, "pools", key, "disks", place), disk) for key, pool in host.pools.items()
+             for place, disk in enumerate(pool.disks)]
+    _unique(findings, disks, "are the same disk")
     names = tuple(host.pools)
     if not names and not findings.broken(*map(str, path), "pools"):
         names = (DEFAULT_POOL.name,)
@@ -92,6 +97,14 @@ def _host(name: str, host: HostIn, findings: Findings) -> HostView:
     config = _ssh_config((*path, "ssh_config"), host, findings)
     spec = HostSpec(name, host.connect, host.accelerator, config, where=findings.where(path, key=True))
     return HostView(spec, pools, names, tuple(host.devices), _addresses(name, host, findings))
+
+
+def _lvm(pool: PoolIn) -> LvmSpec | None:
+    if pool.lvm is None:
+        return None
+    given = pool.thin
+    thin = ThinSpec(given.name, given.size, given.metadata, given.overcommit) if given else None
+    return LvmSpec(pool.lvm, tuple(pool.disks), thin, tuple(pool.wipe))
 
 
 def _ssh_config(path: KeyPath, host: HostIn, findings: Findings) -> str | None:

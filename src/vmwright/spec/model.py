@@ -77,6 +77,9 @@ class DeviceIn(Base):
     )
 
 
+_LVM_NAME = r"^[A-Za-z0-9+_.][A-Za-z0-9+_.-]*$"
+
+
 class BridgeIn(Base):
     """A bridge device of the host."""
 
@@ -97,6 +100,33 @@ class BridgeIn(Base):
     )
 
 
+class ThinIn(Base):
+    """The thin pool of a volume group, from which disks take room as they fill."""
+
+    name: str = Field(
+        default="thin", pattern=_LVM_NAME, description="Its name in the volume group. One that is there is taken as it "
+        "is. Default: thin."
+    )
+    size: v.Size | None = Field(
+        default=None, description="Its size when it is made. Default: all that is free but a twentieth."
+    )
+    metadata: v.Size | None = Field(
+        default=None, description="The size of its metadata when it is made. Default: a five-hundredth of its size, at "
+        "least 64M and at most 15G."
+    )
+    overcommit: Annotated[float, Field(ge=1)] | None = Field(
+        default=None, description="The most that its disks together may promise, as a multiple of its size: 1 is no "
+        "overcommitment. What would be more is refused. Default: no limit, but a warning above 1."
+    )
+
+
+def _thin(value: object) -> object:
+    return {} if value is True else None if value is False else value
+
+
+Thin = Annotated[ThinIn | None, BeforeValidator(_thin, json_schema_input_type=bool | ThinIn)]
+
+
 class PoolIn(Base):
     """A place of the host for disks: a directory (`dir`) or an LVM volume group (`lvm`), exactly one of them."""
 
@@ -104,16 +134,19 @@ class PoolIn(Base):
         default=None, description="A directory on the host, absolute. It is made when it is not there."
     )
     lvm: str | None = Field(
-        default=None, pattern=r"^[A-Za-z0-9+_.][A-Za-z0-9+_.-]*$", description="An LVM volume group. Not applied yet."
+        default=None, pattern=_LVM_NAME, description="An LVM volume group. Not applied yet."
     )
     disks: list[v.AbsolutePath] = Field(
-        default=[], description="With lvm: the disks or partitions the volume group is made of, like /dev/sda4."
+        default=[], description="With lvm: the disks or partitions the volume group is made of, like /dev/sda4. More "
+        "are added to a group that is there; none is taken out."
     )
-    thin: v.Bool = Field(
-        default=False, description="With lvm: clones as thin snapshots instead of full copies. Default: false."
+    thin: Thin = Field(
+        default=None, description="With lvm: clones as thin snapshots instead of full copies: true, false, or "
+        "{name, size, metadata, overcommit} of the thin pool. Default: false."
     )
-    wipe: v.Bool = Field(
-        default=False, description="With lvm: whether disks that hold data may be taken. Default: false."
+    wipe: Texts = Field(
+        default=[], description="With lvm: the serial or the size (like 512G) of each of the disks that may be taken "
+        "with what is on it. Its content is lost. Default: none, a disk that is not blank is refused."
     )
 
 

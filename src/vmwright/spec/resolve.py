@@ -64,7 +64,7 @@ def _templates(vms: Iterable[VmSpec], templates: Mapping[str, Template]) -> tupl
 def _pools(
     spec: Spec, hosts: Mapping[str, HostView], vms: Iterable[VmSpec], templates: Iterable[TemplateSpec]
 ) -> tuple[Pool, ...]:
-    """The directory pools of the file; the one nobody named only where it is used."""
+    """The pools of the file; the one nobody named only where it is used."""
     used = {(vm.host, pool) for vm in vms for pool in (vm.pool, *(disk.pool for disk in vm.data_disks))}
     used |= {(template.host, template.pool) for template in templates}
     return tuple(

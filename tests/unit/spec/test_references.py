@@ -135,4 +135,4 @@ def test_not_yet(desk: Desk) -> None:
         ("vms.a.pin", "cloud.yaml:5:32"), ("vms.a.autostart.order", "cloud.yaml:5:55"), ("vms.a.autostart.healthy", "cloud.yaml:5:65"),
         ("vms.a.devices", "cloud.yaml:5:82"),
     ]  # fmt: skip
-    assert [(pool.name, pool.path) for pool in cloud.pools] == [("d", "/d")]
+    assert [(pool.name, pool.path) for pool in cloud.pools] == [("vg", "/dev/vg0"), ("d", "/d")]
