@@ -164,14 +164,25 @@ def commands() -> str:
     group: Any = typer.main.get_command(app)
     lines = [_BY_HAND, "# Reference: the commands", "", group.help or "", "",
              "`vmwright COMMAND --help` prints the same. Exit codes: [exit-codes.md](exit-codes.md).", ""]
+    known = dict(_flat(group))
     lines += ["| command | what it does |", "|---|---|"]
-    lines += [f"| [`{name}`](#vmwright-{name}) | {_cell(command.help)} |" for name, command in group.commands.items()]
+    lines += [f"| [`{name}`](#vmwright-{name.replace(' ', '-')}) | {_cell(command.help)} |"
+              for name, command in known.items()]
     lines += ["", "Options before the command:", "", *_options(group)]
-    for name, command in group.commands.items():
+    for name, command in known.items():
         lines += [f"## vmwright {name}", "", "```", f"vmwright {name} {_usage(command)}", "```", "", command.help, ""]
         lines += _arguments(command)
         lines += _options(command)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _flat(group: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+    """All commands; those of a group under it."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _flat(command, f"{above}{name} ")
+        else:
+            yield f"{above}{name}", command
 
 
 def _usage(command: Any) -> str:

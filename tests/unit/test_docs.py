@@ -15,6 +15,7 @@ from tests.unit.plan.build import public_key
 
 from vmwright.cli.main import app
 from vmwright.plan.actions import Plan
+from vmwright.rack.shape import read as read_shape
 from vmwright.report.data import plan_data
 from vmwright.spec.load import load
 
@@ -22,7 +23,8 @@ ROOT = Path(__file__).parents[2]
 ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
 PAGES = [ENGLISH, CHINESE, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
-YAML = re.compile(r"(?:<!-- (?P<mark>cloud|part|made|file: cloud\.yaml) -->\n)?```yaml\n(?P<text>.*?)```", re.DOTALL)
+YAML = re.compile(r"(?:<!-- (?P<mark>cloud|part|made|shape|file: cloud\.yaml) -->\n)?```yaml\n(?P<text>.*?)```",
+                  re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -71,6 +73,9 @@ def test_every_file_shown_is_accepted(
     mark: str | None, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert mark, "say what it is: <!-- cloud --> (a whole file) or <!-- part --> before the block"
+    if mark == "shape":
+        read_shape("shape.yaml", text.encode())
+        return
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in (".ssh/id_ed25519.pub", "keys/operators.pub"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -126,6 +131,12 @@ def parse(words: list[str]) -> str:
     command = group.commands.get(words[0])
     if command is None:
         return f"no command {words[0]}"
+    if hasattr(command, "commands"):  # a group of commands
+        if len(words) == 1:
+            return ""
+        command, words = command.commands.get(words[1]), words[1:]
+        if command is None:
+            return f"no command {words[0]}"
     names = {name for param in command.params for name in param.opts} | {"--help"}
     if missing := [param.name for param in command.params if param.required and len(words) < 2]:
         return "" if prose_only(words) else f"lacks {missing}"

@@ -19,7 +19,7 @@ QEMU = "qemu-system-x86_64"
 SYSTEM, VARIABLES, SEED, QMP, CONSOLE = "system.qcow2", "firmware-vars.fd", "seed.tar", "qmp.sock", "console.log"
 
 TCG_CACHE = 1024 * MIB  # of translated code, all CPUs together
-_PRIVATE_GROUP = "230.6.18.77"  # administratively scoped, sent over loopback only: it does not leave this machine
+PRIVATE, SWITCH = ".net", "switch.sock"  # beside the racks' folders: the sockets of the network that they share
 _BUSES = 24  # bus numbers of a node's host bridge: its own, and one for each root port
 
 
@@ -33,7 +33,6 @@ class Machine:
     firmware: Firmware
     kvm: bool
     port: int
-    private: int
 
 
 def mac(nic: Nic, position: int, rack: str, function: int = 0) -> str:
@@ -150,7 +149,9 @@ def _nics(machine: Machine) -> Iterator[str]:
 def _netdev(machine: Machine, nic: Nic, name: str) -> str:
     if nic.network is Cable.OUTSIDE:
         return f"user,id={name},hostfwd=tcp:127.0.0.1:{machine.port}-{OUTSIDE_ADDRESS}:22"
-    return f"socket,id={name},mcast={_PRIVATE_GROUP}:{machine.private},localaddr=127.0.0.1"
+    own = f"../{PRIVATE}/{machine.name}-{name}.sock"
+    return (f"dgram,id={name},local.type=unix,local.path={own},"
+            f"remote.type=unix,remote.path=../{PRIVATE}/{SWITCH}")
 
 
 OUTSIDE_ADDRESS, OUTSIDE_GATEWAY, OUTSIDE_DNS = "10.0.2.15", "10.0.2.2", "10.0.2.3"  # of QEMU's user network

@@ -22,7 +22,7 @@ from vmwright.facts.model import Kvm
 from vmwright.host import daemon
 from vmwright.host.local import LocalHost
 from vmwright.host.run import run
-from vmwright.rack import accel, boot, firmware, image, machine, qmp, record, seed
+from vmwright.rack import accel, boot, firmware, image, machine, private, qmp, record, seed
 from vmwright.rack.boot import ssh_argv as ssh_argv
 from vmwright.rack.contents import Image
 from vmwright.rack.record import DEFAULT_NAME, Disks, Record
@@ -82,6 +82,7 @@ def _up(name: str, wish: Wish, tell: Progress, cancel: threading.Event) -> Recor
         raise UsageError(f"port {rack.port} of this machine, which rack {name} has for ssh, is taken",
                          why="another program listens on it", todo=f"name another: vmwright rack up {name} --port N")
     rack = _with_disks(rack, shape, wish, found, tell, cancel)
+    private.ensure()
     return _start(rack, found, chosen, tell, cancel)
 
 
@@ -170,7 +171,7 @@ def _start(rack: Record, found: firmware.Firmware, chosen: accel.Accelerator, te
 def _machine(rack: Record, found: firmware.Firmware, *, kvm: bool) -> machine.Machine:
     shape = rack.disks.shape if rack.disks else REFERENCE
     own = str(uuid.uuid5(uuid.NAMESPACE_URL, f"vmwright rack {rack.name}"))
-    return machine.Machine(rack.name, own, shape, found, kvm, rack.port, record.private_port())
+    return machine.Machine(rack.name, own, shape, found, kvm, rack.port)
 
 
 def guests_kvm(rack: Record) -> tuple[Kvm, str]:
@@ -201,7 +202,9 @@ def down(name: str = DEFAULT_NAME, *, force: bool = False, seconds: float = DOWN
             _power_off(rack, force=force, seconds=seconds, tell=tell, cancel=cancel or threading.Event())
         if remove:
             shutil.rmtree(rack.folder)
-        return was_up
+    if not any(is_up(other) for other in record.everyone()):
+        private.end()
+    return was_up
 
 
 def reset(name: str = DEFAULT_NAME, *, accelerator: str = "auto", tell: Progress = _quiet,

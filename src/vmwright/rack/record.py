@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import socket
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -168,11 +167,6 @@ def port_is_free(port: int) -> bool:
         except OSError:
             return False
         return True
-
-
-def private_port() -> int:
-    """The UDP port of the network that these racks share; other users' racks have another."""
-    return 30000 + zlib.crc32(str(racks_folder()).encode()) % 20000
 
 
 @contextmanager
