@@ -74,6 +74,7 @@ class BlockFacts:
     vg: str | None = None  # the volume group that it is a physical volume of
     readonly: bool = False
     numa_node: int | None = None
+    names: tuple[str, ...] = ()  # other paths of it, like those in /dev/disk/by-id
 
 
 @dataclass(frozen=True)

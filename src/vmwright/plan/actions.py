@@ -7,7 +7,7 @@ from enum import Enum, StrEnum
 from ipaddress import IPv4Address
 
 from vmwright.errors import Problem
-from vmwright.spec.cloud import DataDisk, HostSpec, NetworkSpec, Nic, Pool, TemplateSpec, VmSpec
+from vmwright.spec.cloud import DataDisk, HostSpec, LvmSpec, NetworkSpec, Nic, Pool, TemplateSpec, ThinSpec, VmSpec
 
 
 class Sign(StrEnum):
@@ -80,6 +80,30 @@ class CreatePool(Action):
     @property
     def verb(self) -> str:
         return "start" if self.exists else "create"
+
+
+@dataclass(frozen=True)
+class TakenDisk:
+    """A disk or partition that becomes a physical volume. `found`: what is on it and is lost, with `wipe`."""
+
+    path: str
+    size: int
+    wipe: bool = False
+    found: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreateGroup(CreatePool):
+    """Make a volume group (`make`), or add `disks` to it; make its thin pool; define, start and autostart its pool."""
+
+    lvm: LvmSpec
+    make: bool = False
+    disks: tuple[TakenDisk, ...] = ()
+    thin: ThinSpec | None = None  # to be made, with both sizes
+
+    @property
+    def verb(self) -> str:
+        return "create" if self.make else "change" if self.disks or self.thin or not self.exists else "start"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vmwright.facts.model import ConfigFacts, DomainFacts, DomainState, NicFacts, VolumeFacts
-from vmwright.names import data_volume, parse_path, root_volume
+from vmwright.names import parse_path
 from vmwright.plan.actions import (
     AS_ASKED,
     Action,
@@ -192,7 +192,7 @@ def _disks(view: View, diff: _Diff, config: ConfigFacts) -> None:
     add = tuple(disk for serial, disk in want.items() if serial not in have)
     remove = tuple(serial for serial, disk in have.items() if serial not in want and _is_data(view, vm, disk.path))
     for disk in add:
-        volume = view.volumes.get((disk.pool, data_volume(view.cloud.name, vm.name, disk.name)))
+        volume = view.volume(disk.pool, vm.name, "disk", disk.name)
         text = f"{format_size(volume.capacity)}, with the data it has" if volume else format_size(disk.size)
         diff.add("add_disks", add, (f"disk {disk.name}", "", text), live=True)
     for serial in remove:
@@ -243,13 +243,12 @@ def _remark_root(view: View, vm: VmSpec, config: ConfigFacts, draft: Draft) -> N
 
 
 def _grow(view: View, vm: VmSpec, domain: DomainFacts, draft: Draft) -> list[Action]:
-    cloud, template = view.cloud.name, template_of(view, vm)
+    template = template_of(view, vm)
     size = vm.disk or (template.size if template else 0)
-    wanted = [(ROOT_SERIAL, vm.pool, root_volume(cloud, vm.name), size)]
-    wanted += [(d.serial, d.pool, data_volume(cloud, vm.name, d.name), d.size) for d in vm.data_disks]
+    wanted = [(ROOT_SERIAL, view.volume(vm.pool, vm.name, "root"), size)]
+    wanted += [(d.serial, view.volume(d.pool, vm.name, "disk", d.name), d.size) for d in vm.data_disks]
     steps: list[Action] = []
-    for serial, pool, name, size in wanted:
-        volume = view.volumes.get((pool, name))
+    for serial, volume, size in wanted:
         online = volume is not None and _online(domain, volume.path)
         begun = online and f"{vm.name}@{serial}" in view.intents
         if volume is None or not size or (size == volume.capacity and not begun):

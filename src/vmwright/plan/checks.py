@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vmwright.facts.model import DomainFacts, Kvm
-from vmwright.names import data_volume, root_volume, template_volume
 from vmwright.plan.actions import Action, CreateVm, GrowDisk, RebuildVm, RestartVm, StartVm, UpdateVm, VmAction
+from vmwright.plan.groups import check_overcommit
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import Copy, Firmware
 from vmwright.units import GIB, MIB, format_size
@@ -101,12 +101,13 @@ def check_space(view: View, draft: Draft) -> None:
         largest = max(rows, key=lambda row: row.most)
         place = f"pool {pool} of host {view.host.name}"
         if certain > free:
-            draft.refuse(f"{place}: the copies to be made take {_size(certain)}, and {_size(free)} are free",
-                         "use overlays (`copy: overlay`), another pool, or make room")
+            todo = "ask for less, use another pool, or add a disk to its volume group" if view.thick(pool) else \
+                "use overlays (`copy: overlay`), another pool, or make room"
+            draft.refuse(f"{place}: what is to be made takes {_size(certain)}, and {_size(free)} are free", todo)
         elif largest.most > free:
             draft.refuse(f"{place}: {largest.what} wants {_size(largest.most)}, and {_size(free)} are free",
                          "ask for less, use another pool, or make room")
-        _warn_overcommit(view, pool, sum(row.most for row in rows), free, draft)
+        _check_promises(view, pool, sum(row.most for row in rows), free, draft)
 
 
 def _wants(view: View, action: Action) -> Iterator[_Want]:
@@ -114,27 +115,35 @@ def _wants(view: View, action: Action) -> Iterator[_Want]:
         yield from _wants_of_vm(view, action)
     elif isinstance(action, GrowDisk) and action.size > action.old_size:
         more = action.size - action.old_size
-        yield _Want(action.pool, f"growing disk {action.serial} of {action.vm.name} by {format_size(more)}", more)
+        yield _want(view, action.pool, f"growing disk {action.serial} of {action.vm.name} by {format_size(more)}", more)
     elif isinstance(action, UpdateVm):
         for disk in action.add_disks:
-            if (disk.pool, data_volume(view.cloud.name, action.vm.name, disk.name)) not in view.volumes:
-                yield _Want(disk.pool, f"disk {disk.name} of {action.vm.name}", disk.size)
+            if view.volume(disk.pool, action.vm.name, "disk", disk.name) is None:
+                yield _want(view, disk.pool, f"disk {disk.name} of {action.vm.name}", disk.size)
 
 
 def _wants_of_vm(view: View, action: CreateVm) -> Iterator[_Want]:
-    vm, template, cloud = action.vm, action.template, view.cloud.name
-    base = view.volumes.get((template.pool, template_volume(cloud, template.name, template.version)))
-    old = view.volumes.get((vm.pool, root_volume(cloud, vm.name)))
-    yield _Want(vm.pool, f"the root disk of {vm.name}", vm.disk or template.size,
+    vm, template = action.vm, action.template
+    base = view.volume(template.pool, template.name, "template", template.version)
+    old = view.volume(vm.pool, vm.name, "root")
+    yield _want(view, vm.pool, f"the root disk of {vm.name}", vm.disk or template.size,
                 now=base.allocation if base and vm.copy is Copy.FULL else 0, back=old.allocation if old else 0)
     for disk in vm.data_disks:
-        volume = view.volumes.get((disk.pool, data_volume(cloud, vm.name, disk.name)))
+        volume = view.volume(disk.pool, vm.name, "disk", disk.name)
         if volume is None or volume.path not in action.keep:
-            yield _Want(disk.pool, f"disk {disk.name} of {vm.name}", disk.size,
+            yield _want(view, disk.pool, f"disk {disk.name} of {vm.name}", disk.size,
                         back=volume.allocation if volume else 0)
 
 
-def _warn_overcommit(view: View, pool: str, more: int, free: int, draft: Draft) -> None:
+def _want(view: View, pool: str, what: str, most: int, *, now: int = 0, back: int = 0) -> _Want:
+    """What a disk takes: of a thick pool all of it at once."""
+    return _Want(pool, what, most, most if view.thick(pool) else now, back)
+
+
+def _check_promises(view: View, pool: str, more: int, free: int, draft: Draft) -> None:
+    if view.lvm(pool):
+        check_overcommit(view, view.pools[pool], more, draft)
+        return
     promised = more + sum(max(0, v.capacity - v.allocation) for v in view.by_pool.get(pool, ()))
     if promised > max(free, GIB):
         draft.warnings.append(f"pool {pool} of host {view.host.name}: its disks may come to take "

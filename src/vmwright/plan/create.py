@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from vmwright.facts.model import DomainFacts, DomainState, IntentFacts, OwnerFacts
-from vmwright.names import data_volume, root_volume, template_volume
 from vmwright.plan.actions import Action, Change, CreateVm, Effect, GrowDisk, RebuildVm
 from vmwright.plan.networks import Link
 from vmwright.plan.seeds import seed_mark
@@ -97,8 +96,7 @@ def _sorted(view: View, name: str, intent: IntentFacts | None) -> Own:
 
 def _check_base(view: View, vm: VmSpec, template: TemplateSpec, draft: Draft) -> None:
     """An overlay smaller than its template would cut the guest's file systems off."""
-    name = template_volume(view.cloud.name, template.name, template.version)
-    base = view.volumes.get((template.pool, name))
+    base = view.volume(template.pool, template.name, "template", template.version)
     wanted = vm.disk or template.size
     if base and base.capacity > wanted:
         draft.refuse(f"vm {vm.name}: its disk of {format_size(wanted)} is smaller than its template's, "
@@ -118,7 +116,7 @@ def plan_rebuild(view: View, vm: VmSpec, domain: DomainFacts, made: Made, draft:
     _check_base(view, vm, template, draft)
     check_disk_pools(view, vm, draft)
     own = view.vm_volumes.get(vm.name, ())
-    disk = view.volumes.get((vm.pool, root_volume(view.cloud.name, vm.name)))
+    disk = view.volume(vm.pool, vm.name, "root")
     stops = {Effect.STOPS} if domain.state not in (DomainState.SHUTOFF, DomainState.CRASHED) else set[Effect]()
     keep = tuple(sorted(v.path for v, ours in own if ours.role == "disk"))
     action = RebuildVm(
@@ -144,7 +142,7 @@ def check_disk_pools(view: View, vm: VmSpec, draft: Draft) -> None:
     there = {ours.detail: volume.pool for volume, ours in view.vm_volumes.get(vm.name, ()) if ours.role == "disk"}
     for disk in vm.data_disks:
         pool = there.get(disk.name, disk.pool)
-        if pool != disk.pool and (disk.pool, data_volume(view.cloud.name, vm.name, disk.name)) not in view.volumes:
+        if pool != disk.pool and view.volume(disk.pool, vm.name, "disk", disk.name) is None:
             draft.refuse(f"vm {vm.name}: its disk {disk.name} is in pool {pool}, not in {disk.pool}; disks are not "
                          f"moved", f"say `pool: {pool}` for this disk, or give the new one another name",
                          vm.keys.get(f"disks.{disk.name}", vm.where))
@@ -155,15 +153,15 @@ def _grow_kept(view: View, vm: VmSpec, action: CreateVm, draft: Draft) -> list[A
     steps: list[Action] = []
     previous = action.id
     for disk in vm.data_disks:
-        name = data_volume(view.cloud.name, vm.name, disk.name)
-        volume = view.volumes.get((disk.pool, name))
+        volume = view.volume(disk.pool, vm.name, "disk", disk.name)
         if volume is None or volume.path not in action.keep or volume.capacity == disk.size:
             continue
         if disk.size < volume.capacity:
             refuse_shrink(vm, disk.name, volume.capacity, disk.size, draft)
             continue
-        grow = GrowDisk(host=view.host.name, vm=vm, pool=disk.pool, volume=name, path=volume.path, serial=disk.serial,
-                        old_size=volume.capacity, size=disk.size, running=vm.running, root=False, needs=(previous,),
+        grow = GrowDisk(host=view.host.name, vm=vm, pool=disk.pool, volume=volume.name, path=volume.path,
+                        serial=disk.serial, old_size=volume.capacity, size=disk.size, running=vm.running, root=False,
+                        needs=(previous,),
                         why="the file says more", changes=(
                             Change("size", format_size(volume.capacity), format_size(disk.size)),))
         steps.append(grow)
@@ -181,7 +179,7 @@ def refuse_shrink(vm: VmSpec, disk: str, old: int, new: int, draft: Draft) -> No
 
 
 def _disk_path(view: View, vm: VmSpec, disk: DataDisk) -> str:
-    volume = view.volumes.get((disk.pool, data_volume(view.cloud.name, vm.name, disk.name)))
+    volume = view.volume(disk.pool, vm.name, "disk", disk.name)
     return volume.path if volume else ""
 
 

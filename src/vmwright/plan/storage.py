@@ -5,6 +5,7 @@ from __future__ import annotations
 from vmwright.facts.model import PoolFacts, VolumeFacts
 from vmwright.names import HOST_STATE, OurVolume, parse_path, template_volume
 from vmwright.plan.actions import Change, CreatePool, CreateVm, DestroyVm, Kept, MakeTemplate, RemoveTemplate
+from vmwright.plan.groups import plan_group
 from vmwright.plan.needs import tools_of
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import BuildSource, ImageSource, Pool, TemplateSpec
@@ -22,7 +23,7 @@ def plan_pools(view: View, draft: Draft) -> dict[str, str]:
     """Pools to make or start. Returns the action that each pool waits for, by pool."""
     made: dict[str, str] = {}
     for pool in view.pools.values():
-        action = _plan_pool(view, pool, draft)
+        action = plan_group(view, pool, pool.lvm, draft) if pool.lvm else _plan_pool(view, pool, draft)
         if action:
             draft.actions.append(action)
             made[pool.name] = action.id
@@ -82,7 +83,7 @@ def plan_templates(view: View, draft: Draft, pools: dict[str, str]) -> dict[tupl
 
 
 def _volume(view: View, template: TemplateSpec) -> str:
-    return template_volume(view.cloud.name, template.name, template.version)
+    return template_volume(view.cloud.name, template.name, template.version, block=bool(view.lvm(template.pool)))
 
 
 def _make(view: View, template: TemplateSpec, needs: tuple[str, ...], draft: Draft) -> MakeTemplate:
@@ -109,6 +110,8 @@ def _check_room(view: View, template: TemplateSpec, draft: Draft) -> None:
         work = made + made // 2  # what is downloaded is compressed, mostly
     else:
         work = made = min(template.size, _FILE_ROOM)
+    if view.thick(template.pool):
+        made = template.size
     places = {f"pool {template.pool}": (view.free(template.pool), made)}
     if HOST_STATE in view.paths:
         places[HOST_STATE] = (view.paths[HOST_STATE].available, work)

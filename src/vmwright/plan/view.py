@@ -13,8 +13,10 @@ from typing import TypeVar
 
 from vmwright.errors import Problem, Where
 from vmwright.facts.model import (
+    BlockFacts,
     DomainFacts,
     Facts,
+    GroupFacts,
     HostFacts,
     IntentFacts,
     Kvm,
@@ -22,11 +24,12 @@ from vmwright.facts.model import (
     OwnerFacts,
     PathFacts,
     PoolFacts,
+    ThinFacts,
     VolumeFacts,
 )
 from vmwright.names import OurVolume, parse_path
 from vmwright.plan.actions import Action, Kept
-from vmwright.spec.cloud import Cloud, HostSpec, NetworkSpec, Pool, TemplateSpec, VmSpec
+from vmwright.spec.cloud import Cloud, HostSpec, LvmSpec, NetworkSpec, Pool, TemplateSpec, VmSpec
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -126,6 +129,31 @@ class View:
         return {link.name: link for link in self.facts.links}
 
     @cached_property
+    def groups(self) -> dict[str, GroupFacts]:
+        """Volume groups by name."""
+        return {group.name: group for group in self.facts.groups}
+
+    @cached_property
+    def blocks(self) -> dict[str, BlockFacts]:
+        """Block devices by each of their paths."""
+        return {path: block for block in self.facts.blocks for path in (block.path, *block.names)}
+
+    def lvm(self, pool: str) -> LvmSpec | None:
+        """What the file says of a pool that is a volume group; None for a directory."""
+        return self.pools[pool].lvm if pool in self.pools else None
+
+    def thin(self, pool: str) -> ThinFacts | None:
+        """The thin pool that the disks of a pool are in, if they are to be, and it is there."""
+        lvm = self.lvm(pool)
+        group = self.groups.get(lvm.group) if lvm else None
+        return next((t for t in group.thin if lvm.thin and t.name == lvm.thin.name), None) if lvm and group else None
+
+    def thick(self, pool: str) -> bool:
+        """Whether the disks of a pool take all of their size at once."""
+        lvm = self.lvm(pool)
+        return lvm is not None and lvm.thin is None
+
+    @cached_property
     def paths(self) -> dict[str, PathFacts]:
         """What is known of directories, by path."""
         return {path.path: path for path in self.facts.paths}
@@ -145,6 +173,14 @@ class View:
         """The volumes whose names say that they are this cloud's."""
         parsed = ((volume, parse_path(volume.path)) for volume in self.facts.volumes)
         return tuple((volume, ours) for volume, ours in parsed if ours and ours.cloud == self.cloud.name)
+
+    @cached_property
+    def _places(self) -> dict[tuple[str, str, str, str], VolumeFacts]:
+        return {(volume.pool, ours.object, ours.role, ours.detail): volume for volume, ours in self.our_volumes}
+
+    def volume(self, pool: str, object: str, role: str, detail: str = "") -> VolumeFacts | None:
+        """A volume of this cloud's, by what it is (see names.OurVolume); None when it is not in that pool."""
+        return self._places.get((pool, object, role, detail))
 
     @cached_property
     def vm_volumes(self) -> dict[str, tuple[Named, ...]]:
@@ -193,11 +229,22 @@ class View:
 
     def free(self, name: str) -> int:
         """Bytes free in a pool, or where it is going to be."""
+        lvm = self.lvm(name)
+        if lvm:
+            return self._free_of_group(name, lvm)
         facts = self.pool_facts.get(name)
         if facts and facts.active:
             return facts.available
         path = self.paths.get(self.pool_path(name) or "")
         return path.available if path else 0
+
+
+    def _free_of_group(self, name: str, lvm: LvmSpec) -> int:
+        group, thin = self.groups.get(lvm.group), self.thin(name)
+        if thin:
+            return int(thin.size * (100 - thin.data_percent) / 100)
+        coming = (self.blocks.get(path) for path in lvm.disks)
+        return (group.free if group else 0) + sum(block.size for block in coming if block and block.vg != lvm.group)
 
 
 def _grouped(pairs: Iterable[tuple[K, V]]) -> dict[K, tuple[V, ...]]:

@@ -121,7 +121,7 @@ def test_a_new_data_disk_of_a_vm_that_is_there() -> None:
 def test_full_copies_take_their_room_at_once() -> None:
     text = "vms: {web: {count: 4, template: base, copy: full, running: false, address: 10.0.0.10}}\n"
     assert room(text, 200 * MIB) == [
-        "pool images of host here: the copies to be made take 256M, and 200M are free\n"
+        "pool images of host here: what is to be made takes 256M, and 200M are free\n"
         "    use overlays (`copy: overlay`), another pool, or make room"]
 
 
