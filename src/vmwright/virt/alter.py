@@ -193,11 +193,19 @@ def add_disk(xml: str, choice: DiskChoice, running: str | None = None) -> str:
     if _disk(root, choice.serial) is not None:
         raise VmwrightError(f"VM {root.findtext('name')} already has a disk with serial {choice.serial}")
     new = design.disk_element(choice)
+    _fit_iothread(root, new)
     target = new.find("target")
     assert target is not None
     target.set("dev", _free_target(choice.target, *(root, parse(running)) if running else (root,)))
     insert_after(ensure(root, "devices"), new, "emulator", "disk")
     return render(root)
+
+
+def _fit_iothread(root: ET.Element, disk: ET.Element) -> None:
+    """A VM that was made without I/O threads has none to give while it runs."""
+    driver = disk.find("driver")
+    if driver is not None and root.find("iothreads") is None:
+        driver.attrib.pop("iothread", None)
 
 
 def _free_target(wanted: str, *roots: ET.Element) -> str:

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Network
 from itertools import pairwise
 
 from vmwright.facts.model import OwnerFacts
+from vmwright.names import is_block
 from vmwright.spec.cloud import Firmware, VmSpec
 from vmwright.virt.xml import devices, metadata, network, storage
 from vmwright.virt.xml import disk as disk_xml
@@ -29,13 +30,17 @@ _DIRECT_IO = ("ext2", "ext3", "ext4", "xfs", "nfs", "nfs4", "gfs2", "ocfs2")
 
 @dataclass(frozen=True)
 class DiskChoice:
-    """A disk as a VM gets it. `format` is qcow2 or raw, `cache` one of libvirt's modes (see cache_for)."""
+    """A disk as a VM gets it. `format` is qcow2 or raw, `cache` one of libvirt's modes (see cache_for).
+
+    `block`: the path is that of a block device.
+    """
 
     path: str
     format: str
     serial: str
     target: str = "vda"
     cache: str = "none"
+    block: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,7 @@ def domain_xml(
         metadata.metadata(metadata.owner(owner), metadata.osinfo(os_id) if os_id else None),
         *domain_parts.memory(vm.memory),
         domain_parts.vcpu(vm.vcpus, ceiling),
+        domain_parts.iothreads(1) if any(disk.block for disk in disks) else None,
         os_element(vm.firmware, machine),
         domain_parts.features("acpi", "apic", off=["vmport"]),
         cpu_element(vm.cpu, type, domain_parts.topology(ceiling)),
@@ -99,7 +105,7 @@ def _devices(vm: str, disks: Sequence[DiskChoice], seed_path: str, nics: Sequenc
     yield from (devices.root_port(index) for index in range(1, needed + SPARE_PORTS + 1))
     for place, choice in enumerate(disks):
         yield disk_element(choice, boot_order=1 if place == 0 else None)
-    yield disk_xml.disk(seed_path, "raw", SEED_TARGET, "seed", readonly=True)
+    yield disk_xml.disk(seed_path, "raw", SEED_TARGET, "seed", block=is_block(seed_path), readonly=True)
     yield from (nic_xml.nic(choice.mac, choice.type, choice.source) for choice in nics)
     yield devices.serial(serial_log(vm))
     yield devices.console()
@@ -178,11 +184,14 @@ def cache_for(filesystem: str) -> str:
 def disk_element(choice: DiskChoice, *, boot_order: int | None = None) -> ET.Element:
     """<disk>. What the guest discards is given back to the pool.
 
-    I/O goes by QEMU's threads: submitting AIO ("native") to a sparse file can block while blocks are allocated, and was
-    no faster when measured. Zeros are not looked for (detect_zeroes): that costs every write, and fstrim does the same.
+    On a block device I/O is submitted by AIO ("native"), in an I/O thread of its own, so that it waits for no other
+    work of the emulator. On a file it goes by QEMU's threads: submitting AIO to a sparse one can block while blocks are
+    allocated, and was no faster when measured. Zeros are not looked for (detect_zeroes): that costs every write, and
+    fstrim does the same.
     """
-    return disk_xml.disk(choice.path, choice.format, choice.target, choice.serial, cache=choice.cache, discard="unmap",
-                         boot_order=boot_order)
+    return disk_xml.disk(choice.path, choice.format, choice.target, choice.serial, block=choice.block,
+                         cache=choice.cache, io="native" if choice.block else None,
+                         iothread=1 if choice.block else None, discard="unmap", boot_order=boot_order)
 
 
 def disk_device_xml(choice: DiskChoice) -> str:
@@ -198,6 +207,11 @@ def nic_device_xml(choice: NicChoice) -> str:
 def pool_xml(name: str, path: str) -> str:
     """A directory pool. 0711: the libvirt user can open an image it knows the name of, and nobody can list them."""
     return render(storage.directory_pool(name, path, mode="0711"))
+
+
+def group_xml(name: str, group: str) -> str:
+    """A pool for a volume group that is there."""
+    return render(storage.logical_pool(name, group))
 
 
 def overlay_xml(name: str, capacity: int, backing_path: str, backing_format: str) -> str:

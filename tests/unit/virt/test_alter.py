@@ -301,6 +301,17 @@ def test_a_mark_of_somebody_else_with_our_prefix_is_not_ours() -> None:
     assert "urn:example:another-vmwright" in alter.set_owner(theirs, OwnerFacts("c", "v", "t", "1", "i", "s"))
 
 
+def test_a_volume_has_an_io_thread_where_the_vm_has_one() -> None:
+    volume = DiskChoice("/dev/vg/new", "raw", "new", "vdb", block=True)
+    with_threads = OURS.replace("<os ", "<iothreads>1</iothreads><os ", 1)
+    for xml, thread in ((OURS, None), (with_threads, "1")):
+        disk = tree.parse(alter.disk_xml(alter.add_disk(xml, volume), "new") or "")
+        driver = disk.find("driver")
+        assert driver is not None
+        assert (disk.get("type"), driver.get("io"), driver.get("cache"), driver.get("iothread")) == (
+            "block", "native", "none", thread)
+
+
 def test_a_nic_or_disk_cannot_be_there_twice() -> None:
     with pytest.raises(VmwrightError, match=r"^VM nas already has a NIC with MAC 52:54:00:1A:2B:3C$"):
         alter.add_nic(OTHERS, NicChoice("52:54:00:1A:2B:3C", "bridge", "br0"))

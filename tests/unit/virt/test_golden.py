@@ -29,6 +29,7 @@ SCHEMAS = Path("/usr/share/libvirt/schemas")
 OWNER = OwnerFacts("zcloud", "z-dev", "z-fedora35", "0a1b2c3d4e5f", "i-7f3a", "5eed5eed5eed", protect=True)
 ROOT = design.DiskChoice("/srv/images/zcloud.z-dev.root.qcow2", "qcow2", "root")
 DATA = design.DiskChoice("/srv/images/zcloud.z-dev.disk-data.qcow2", "qcow2", "data", "vdb", cache="writeback")
+VOLUME = design.DiskChoice("/dev/vg-libvirt/zcloud.z-dev.root", "raw", "root", block=True)
 LAN = design.NicChoice("52:1c:7b:1f:0f:11", "bridge", "br0")
 NAT = design.NicChoice("52:1c:7b:1f:0f:12", "network", "zcloud-nat")
 
@@ -72,10 +73,13 @@ CASES: dict[str, tuple[str, Callable[[], str]]] = {
     "vm-bios-model.xml": ("domain", lambda: _domain(_bios_model(), [ROOT], [])),
     "vm-bios-model-qemu.xml": ("domain", lambda: _domain(_bios_model(), [ROOT], [], type="qemu")),
     "vm-host-model.xml": ("domain", lambda: _domain(_vm(cpu="host-model"), [ROOT], [LAN], uuid=None)),
+    "vm-block.xml": ("domain", lambda: _domain(_vm(), [VOLUME], [], seed_path="/dev/vg-libvirt/zcloud.z-dev.seed")),
+    "device-disk-block.xml": ("disk", lambda: design.disk_device_xml(VOLUME)),
     "device-disk.xml": ("disk", lambda: design.disk_device_xml(DATA)),
     "device-nic-network.xml": ("interface", lambda: design.nic_device_xml(NAT)),
     "device-nic-bridge.xml": ("interface", lambda: design.nic_device_xml(LAN)),
     "pool.xml": ("storagepool", lambda: design.pool_xml("images", "/srv/images")),
+    "pool-group.xml": ("storagepool", lambda: design.group_xml("images_lvm", "vg-libvirt")),
     "volume-overlay.xml": ("storagevol", lambda: design.overlay_xml(
         "zcloud.z-dev.root.qcow2", 32 << 30, "/srv/images/zcloud.z-fedora35.template-0a1b2c3d4e5f.qcow2", "qcow2")),
     "volume-qcow2.xml": ("storagevol", lambda: design.volume_xml("zcloud.z-dev.disk-data.qcow2", 10 << 30, "qcow2")),

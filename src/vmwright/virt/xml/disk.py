@@ -1,4 +1,4 @@
-"""<disk>: a virtio disk in a file."""
+"""<disk>: a virtio disk in a file or on a block device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ def disk(
     target: str,
     serial: str,
     *,
+    block: bool = False,
     cache: str | None = None,
+    io: str | None = None,
+    iothread: int | None = None,
     discard: str | None = None,
     readonly: bool = False,
     boot_order: int | None = None,
@@ -21,12 +24,12 @@ def disk(
     """A disk. `target` orders the disks (the guest may name them otherwise); the guest finds it by `serial`."""
     return el(
         "disk",
-        el("driver", name="qemu", type=format, cache=cache, discard=discard),
-        el("source", file=path),
+        el("driver", name="qemu", type=format, cache=cache, io=io, discard=discard, iothread=iothread),
+        el("source", dev=path) if block else el("source", file=path),
         el("target", dev=target, bus="virtio"),
         el("readonly") if readonly else None,
         el("serial", text=serial),
         el("boot", order=boot_order) if boot_order is not None else None,
-        type="file",
+        type="block" if block else "file",
         device="disk",
     )

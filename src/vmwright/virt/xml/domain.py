@@ -25,6 +25,11 @@ def memory(size: int) -> list[ET.Element]:
     return [el("memory", text=kib, unit="KiB"), el("currentMemory", text=kib, unit="KiB")]
 
 
+def iothreads(count: int) -> ET.Element:
+    """How many I/O threads there are, numbered from 1; a disk names the one that serves it."""
+    return el("iothreads", text=str(count))
+
+
 def vcpu(count: int, ceiling: int) -> ET.Element:
     """`count` vCPUs at start, up to `ceiling` while running."""
     return el("vcpu", text=str(ceiling), placement="static", current=count if count != ceiling else None)

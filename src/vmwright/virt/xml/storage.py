@@ -1,4 +1,4 @@
-"""<pool> and <volume>: a directory and the images in it. Source: formatstorage.html."""
+"""<pool> and <volume>: a directory and the images in it, a volume group. Source: formatstorage.html."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from vmwright.virt.xml.tree import el
 def directory_pool(name: str, path: str, *, mode: str) -> ET.Element:
     """A pool that is a directory. `mode` is octal text."""
     return el("pool", el("name", text=name), el("target", el("path", text=path), _permissions(mode)), type="dir")
+
+
+def logical_pool(name: str, group: str) -> ET.Element:
+    """A pool that is an LVM volume group. Its disks are not named: they count for libvirt only when it makes one."""
+    source = el("source", el("name", text=group), el("format", type="lvm2"))
+    return el("pool", el("name", text=name), source, el("target", el("path", text=f"/dev/{group}")), type="logical")
 
 
 def volume(name: str, capacity: int, format: str, *, mode: str, backing: ET.Element | None = None) -> ET.Element:
