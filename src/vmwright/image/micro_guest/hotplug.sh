@@ -1,0 +1,9 @@
+#!/bin/sh
+# A device came or went, says the kernel.
+# shellcheck source=src/vmwright/image/micro_guest/common.sh
+case $SUBSYSTEM in
+block | virtio-ports)
+    . /usr/lib/micro/common.sh
+    links
+    ;;
+esac
