@@ -5,7 +5,7 @@ from __future__ import annotations
 from vmwright.apply.context import Context, Undo
 from vmwright.apply.power import await_ready
 from vmwright.apply.remove import remove_domain
-from vmwright.apply.stores import data_disk_choice, disk_target, store_of
+from vmwright.apply.stores import data_disk_choice, disk_target, store_of, template_path
 from vmwright.facts.model import OwnerFacts
 from vmwright.guest.seed import iso, seed
 from vmwright.image.traits import traits_of
@@ -76,7 +76,7 @@ def _make(action: CreateVm, context: Context, undo: Undo) -> None:
     vm, store = action.vm, store_of(context, action.vm.pool)
     context.check()
     context.say("copying its disk" if vm.copy is Copy.FULL else "making its disk", None)
-    store.clone(vm, action.template, undo)
+    store.clone(vm, action.template, template_path(context, action.template), undo)
     for disk in vm.data_disks:
         place = store_of(context, disk.pool)
         name = place.data(vm.name, disk.name)

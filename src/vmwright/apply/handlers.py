@@ -11,11 +11,12 @@ from vmwright.apply.create import create_vm, rebuild_vm
 from vmwright.apply.grow import grow_disk
 from vmwright.apply.power import restart_vm, start_vm, stop_vm, wait_vm
 from vmwright.apply.remove import destroy_vm, remove_template, tidy
-from vmwright.apply.storage import create_network, create_pool, make_template
+from vmwright.apply.storage import create_group, create_network, create_pool, make_template
 from vmwright.plan import actions
 
 HANDLERS: dict[type[actions.Action], Callable[[Any, Context], None]] = {
     actions.CreatePool: create_pool,
+    actions.CreateGroup: create_group,
     actions.CreateNetwork: create_network,
     actions.MakeTemplate: make_template,
     actions.RemoveTemplate: remove_template,

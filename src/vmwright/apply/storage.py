@@ -7,9 +7,10 @@ import json
 from vmwright.apply.context import Context
 from vmwright.apply.stores import store_of
 from vmwright.errors import ApplyError
+from vmwright.host import lvm
 from vmwright.image import debian, fetch
 from vmwright.names import manifest_path
-from vmwright.plan.actions import CreateNetwork, CreatePool, MakeTemplate
+from vmwright.plan.actions import CreateGroup, CreateNetwork, CreatePool, MakeTemplate
 from vmwright.spec.cloud import BuildSource, Firmware
 from vmwright.virt import design
 
@@ -19,6 +20,27 @@ def create_pool(action: CreatePool, context: Context) -> None:
     xml = None if action.exists else design.pool_xml(action.pool.name, action.pool.path)
     there = any(path.path == action.pool.path and path.exists for path in context.facts.paths)
     context.virt.ensure_pool(action.pool.name, xml, build=xml is not None or not there)
+
+
+def create_group(action: CreateGroup, context: Context) -> None:
+    """Physical volumes, volume group, thin pool, libvirt's pool; each step is one that the next plan finds done.
+
+    A disk is only wiped when the file names it. Without that, LVM itself is to refuse one that is not blank after all:
+    something may have come onto it since the plan was made.
+    """
+    host, group, make = context.host, action.lvm.group, action.make
+    for disk in action.disks:
+        context.say(f"taking {disk.path}", None)
+        if disk.wipe:
+            host.run(lvm.wipe(disk.path))
+        host.run(lvm.pvcreate(disk.path, wipe=disk.wipe))
+    if action.disks:
+        paths = [disk.path for disk in action.disks]
+        host.run(lvm.vgcreate(group, paths) if make else lvm.vgextend(group, paths))
+    if action.thin:
+        host.run(lvm.create_thin_pool(group, action.thin.name, action.thin.size or 0, action.thin.metadata or 0))
+    xml = None if action.exists else design.group_xml(action.pool.name, group)
+    context.virt.ensure_pool(action.pool.name, xml, build=False)
 
 
 def create_network(action: CreateNetwork, context: Context) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import Protocol
 
 from vmwright.apply.context import Context, Undo
+from vmwright.apply.group import Group
 from vmwright.errors import ApplyError
 from vmwright.host.copy import claim, copy, publish
 from vmwright.names import data_volume, partial_volume, root_volume, seed_volume, template_volume
-from vmwright.spec.cloud import Copy, DataDisk, TemplateSpec, VmSpec
+from vmwright.spec.cloud import Copy, DataDisk, LvmSpec, TemplateSpec, VmSpec
 from vmwright.virt import design
 from vmwright.virt.design import DiskChoice
 
@@ -28,14 +29,17 @@ class Store(Protocol):
     def seed(self, vm: str) -> str:
         """The name of the volume with a VM's cloud-init data."""
 
+    def template(self, name: str, version: str) -> str:
+        """The name of a version of a template."""
+
     def path(self, name: str) -> str:
         """The path of a volume."""
 
     def choice(self, name: str, serial: str, target: str) -> DiskChoice:
         """How a volume is attached to a VM as a disk."""
 
-    def clone(self, vm: VmSpec, template: TemplateSpec, undo: Undo) -> None:
-        """Make a VM's root disk from its template, which is in this store or another of its kind."""
+    def clone(self, vm: VmSpec, template: TemplateSpec, base: str, undo: Undo) -> None:
+        """Make a VM's root disk from its template, which is at `base`."""
 
     def blank(self, name: str, size: int, undo: Undo | None = None) -> None:
         """Make an empty volume of `size` bytes."""
@@ -55,7 +59,19 @@ class Store(Protocol):
 
 def store_of(context: Context, pool: str) -> Store:
     """The store of a pool of the file or, where the file does not have it any more, of libvirt."""
+    spec = next((p for p in context.cloud.pools if (p.name, p.host) == (pool, context.facts.name)), None)
+    facts = next((p for p in context.facts.pools if p.name == pool), None)
+    if spec and spec.lvm:
+        return Group(context, pool, spec.lvm)
+    if spec is None and facts and facts.type == "logical":
+        return Group(context, pool, LvmSpec(facts.target.removeprefix("/dev/")))
     return Directory(context, pool, pool_target(context, pool))
+
+
+def template_path(context: Context, template: TemplateSpec) -> str:
+    """Where a version of a template is."""
+    store = store_of(context, template.pool)
+    return store.path(store.template(template.name, template.version))
 
 
 def pool_target(context: Context, pool: str) -> str:
@@ -85,6 +101,10 @@ class Directory:
         """See Store."""
         return seed_volume(self._cloud, vm)
 
+    def template(self, name: str, version: str) -> str:
+        """See Store."""
+        return template_volume(self._cloud, name, version)
+
     def path(self, name: str) -> str:
         """See Store."""
         return f"{self._folder}/{name}"
@@ -94,13 +114,13 @@ class Directory:
         filesystem = next((p.filesystem for p in self._context.facts.paths if p.path == self._folder), "")
         return DiskChoice(self.path(name), "qcow2", serial, target, design.cache_for(filesystem))
 
-    def clone(self, vm: VmSpec, template: TemplateSpec, undo: Undo) -> None:
+    def clone(self, vm: VmSpec, template: TemplateSpec, base: str, undo: Undo) -> None:
         """See Store. An overlay, or a copy: shared blocks where the file system can (reflink), else holes are kept.
 
         libvirt sees a copy in its pool when it next looks; nothing here waits for that, and to make it look now would
         fail while other volumes are being made there.
         """
-        name, base = self.root(vm.name), self._base(template)
+        name = self.root(vm.name)
         remove = (f"remove volume {name}", lambda: self.drop(self.path(name)))
         if vm.copy is Copy.OVERLAY:
             overlay = design.overlay_xml(name, vm.disk or template.size, base, "qcow2")
@@ -112,10 +132,6 @@ class Directory:
         self._context.host.run(copy(base, self.path(name)), cancel=self._context.cancel)
         if vm.disk and vm.disk > template.size:
             self._context.host.run(["qemu-img", "resize", "-q", "-f", "qcow2", self.path(name), str(vm.disk)])
-
-    def _base(self, template: TemplateSpec) -> str:
-        name = template_volume(self._cloud, template.name, template.version)
-        return f"{pool_target(self._context, template.pool)}/{name}"
 
     def _claim(self, path: str) -> None:
         """Make the file that is to be written, unless there is one: that may be somebody else's."""
@@ -136,7 +152,7 @@ class Directory:
 
     def publish(self, image: str, template: TemplateSpec) -> None:
         """See Store. The final name appears in one step, so a template that is there is a template that is right."""
-        host, name = self._context.host, template_volume(self._cloud, template.name, template.version)
+        host, name = self._context.host, self.template(template.name, template.version)
         partial = self.path(partial_volume(name))
         try:
             host.run(["mv", "-f", "--", image, partial], cancel=self._context.cancel)

@@ -248,7 +248,8 @@ def _grow(view: View, vm: VmSpec, domain: DomainFacts, draft: Draft) -> list[Act
     wanted = [(ROOT_SERIAL, view.volume(vm.pool, vm.name, "root"), size)]
     wanted += [(d.serial, view.volume(d.pool, vm.name, "disk", d.name), d.size) for d in vm.data_disks]
     steps: list[Action] = []
-    for serial, volume, size in wanted:
+    for serial, volume, asked in wanted:
+        size = view.whole(volume.pool, asked) if volume else asked
         online = volume is not None and _online(domain, volume.path)
         begun = online and f"{vm.name}@{serial}" in view.intents
         if volume is None or not size or (size == volume.capacity and not begun):

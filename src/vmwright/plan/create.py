@@ -98,7 +98,11 @@ def _check_base(view: View, vm: VmSpec, template: TemplateSpec, draft: Draft) ->
     """An overlay smaller than its template would cut the guest's file systems off."""
     base = view.volume(template.pool, template.name, "template", template.version)
     wanted = vm.disk or template.size
-    if base and base.capacity > wanted:
+    if view.lvm(template.pool) and not view.lvm(vm.pool):
+        draft.refuse(f"vm {vm.name}: its disk is to be in the directory pool {vm.pool}, and its template is kept in "
+                     f"the volume group of pool {template.pool}: an image cannot lie over a logical volume",
+                     f"keep the template in {vm.pool}, or the VM in {template.pool}", vm.keys.get("pool", vm.where))
+    if base and base.capacity > view.whole(template.pool, wanted):
         draft.refuse(f"vm {vm.name}: its disk of {format_size(wanted)} is smaller than its template's, "
                      f"{format_size(base.capacity)}", f"say `disk: {format_size(base.capacity)}` or more",
                      vm.keys.get("disk", vm.where))
@@ -154,16 +158,17 @@ def _grow_kept(view: View, vm: VmSpec, action: CreateVm, draft: Draft) -> list[A
     previous = action.id
     for disk in vm.data_disks:
         volume = view.volume(disk.pool, vm.name, "disk", disk.name)
-        if volume is None or volume.path not in action.keep or volume.capacity == disk.size:
+        size = view.whole(disk.pool, disk.size)
+        if volume is None or volume.path not in action.keep or volume.capacity == size:
             continue
-        if disk.size < volume.capacity:
+        if size < volume.capacity:
             refuse_shrink(vm, disk.name, volume.capacity, disk.size, draft)
             continue
         grow = GrowDisk(host=view.host.name, vm=vm, pool=disk.pool, volume=volume.name, path=volume.path,
-                        serial=disk.serial, old_size=volume.capacity, size=disk.size, running=vm.running, root=False,
+                        serial=disk.serial, old_size=volume.capacity, size=size, running=vm.running, root=False,
                         needs=(previous,),
                         why="the file says more", changes=(
-                            Change("size", format_size(volume.capacity), format_size(disk.size)),))
+                            Change("size", format_size(volume.capacity), format_size(size)),))
         steps.append(grow)
         previous = grow.id
     return steps

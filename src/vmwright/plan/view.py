@@ -153,6 +153,12 @@ class View:
         lvm = self.lvm(pool)
         return lvm is not None and lvm.thin is None
 
+    def whole(self, pool: str, size: int) -> int:
+        """The size that a volume of that size has in a pool: a volume group deals in whole extents."""
+        lvm = self.lvm(pool)
+        extent = self.groups[lvm.group].extent if lvm and lvm.group in self.groups else 1
+        return -(-size // extent) * extent
+
     @cached_property
     def paths(self) -> dict[str, PathFacts]:
         """What is known of directories, by path."""
