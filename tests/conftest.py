@@ -2,6 +2,7 @@
 
 unit    pure and fast; everything but the directories below
 local   tests/local: the real libvirt of this machine, minutes; run when asked for with --tier or by path
+rack    tests/rack: emulated servers that boot, minutes; run when asked for with --tier or by path
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-LOCAL = Path(__file__).parent / "local"
+PLACES = {name: Path(__file__).parent / name for name in ("local", "rack")}  # of the tiers besides unit
 
 # No deadlines: a test that fails because the machine is busy says nothing. CI draws the same examples at every run.
 hypothesis.settings.register_profile("here", deadline=None)
@@ -21,23 +22,27 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--tier", choices=("unit", "local", "all"), default="unit", help="which tests run (default: unit)")
+    parser.addoption("--tier", choices=("unit", *PLACES, "all"), default="unit", help="which tests run (default: unit)")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the local tier by its place, put it last, and skip what was not asked for, so that the summary shows it."""
-    items.sort(key=lambda item: item.path.is_relative_to(LOCAL))
-    tier = config.getoption("--tier")
-    wanted = {"unit": tier in ("unit", "all"), "local": tier in ("local", "all") or _named(config)}
+    """Mark tests by their place, put the slow tiers last, and skip what was not asked for: the summary shows it."""
+    order = ("unit", *PLACES)
+    items.sort(key=lambda item: order.index(_tier(item)))
+    asked = config.getoption("--tier")
     for item in items:
-        kind = "local" if item.path.is_relative_to(LOCAL) else "unit"
-        if kind == "local":
-            item.add_marker(pytest.mark.local)
-        if not wanted[kind]:
+        kind = _tier(item)
+        if kind != "unit":
+            item.add_marker(getattr(pytest.mark, kind))
+        if asked not in (kind, "all") and not (kind != "unit" and _named(config, PLACES[kind])):
             item.add_marker(pytest.mark.skip(reason=f"{kind} tier: ask with --tier {kind}"))
 
 
-def _named(config: pytest.Config) -> bool:
-    """Whether the command line names tests/local or something in it."""
+def _tier(item: pytest.Item) -> str:
+    return next((name for name, place in PLACES.items() if item.path.is_relative_to(place)), "unit")
+
+
+def _named(config: pytest.Config, place: Path) -> bool:
+    """Whether the command line names a tier's directory or something in it."""
     here = config.invocation_params.dir
-    return any((here / arg.partition("::")[0]).resolve().is_relative_to(LOCAL) for arg in config.args)
+    return any((here / arg.partition("::")[0]).resolve().is_relative_to(place) for arg in config.args)

@@ -94,8 +94,8 @@ _SEED_UNIT = f"""\
 Description=Files of this rack
 DefaultDependencies=no
 ConditionPathExists=!{SEED_DONE}
-After=systemd-remount-fs.service
-Before=systemd-udevd.service systemd-networkd.service sysinit.target shutdown.target
+After=systemd-remount-fs.service systemd-udevd.service
+Before=systemd-udev-trigger.service systemd-networkd.service sysinit.target shutdown.target
 Conflicts=shutdown.target
 
 [Service]
@@ -104,17 +104,15 @@ RemainAfterExit=yes
 ExecStart=/usr/lib/rack/seed
 """
 
-# At the first boot, before udev names the NICs. systemd's generators have run by then, so netplan's is run again (not
-# as `netplan generate`, which would wait for udev).
+# At the first boot, before udev looks for devices and names the NICs; netplan asks udev to read its rules again, and
+# waits for that. systemd's generators have run by then, so netplan's is run again.
 _SEED = f"""\
 #!/bin/sh
 set -eu
 modprobe qemu_fw_cfg
 cat /sys/firmware/qemu_fw_cfg/by_name/{SEED_NAME}/raw | tar -C / --no-same-owner -xf -
 cat /etc/hostname > /proc/sys/kernel/hostname
-again=$(mktemp -d)
-/lib/systemd/system-generators/netplan "$again" "$again" "$again"
-rm -r "$again"
+/usr/libexec/netplan/generate
 if [ -e {GROW} ]; then
     disk=$(findmnt --noheadings --output SOURCE /)
     disk=${{disk%{ROOT}}}
