@@ -26,7 +26,7 @@ from vmwright.rack import accel, boot, firmware, image, machine, private, qmp, r
 from vmwright.rack.boot import ssh_argv as ssh_argv
 from vmwright.rack.contents import Image
 from vmwright.rack.record import DEFAULT_NAME, Disks, Record
-from vmwright.rack.shape import REFERENCE, Shape
+from vmwright.rack.shape import REFERENCE, Cable, Shape
 from vmwright.units import MIB, format_size
 
 Progress = Callable[[str, float | None], None]
@@ -82,7 +82,8 @@ def _up(name: str, wish: Wish, tell: Progress, cancel: threading.Event) -> Recor
         raise UsageError(f"port {rack.port} of this machine, which rack {name} has for ssh, is taken",
                          why="another program listens on it", todo=f"name another: vmwright rack up {name} --port N")
     rack = _with_disks(rack, shape, wish, found, tell, cancel)
-    private.ensure()
+    if any(nic.network is Cable.PRIVATE for nic in shape.nics):
+        private.ensure()
     return _start(rack, found, chosen, tell, cancel)
 
 

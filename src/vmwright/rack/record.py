@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ def enroll(name: str, port: int | None) -> Record:
         if mine is None:
             mine = Record(name, _free_slot(others), port or free_port({other.port for other in others}))
         if port is not None and port != mine.port:
-            mine = Record(name, mine.slot, port, mine.disks, mine.kvm, mine.process, mine.boot_seconds)
+            mine = replace(mine, port=port)
         return write(mine)
 
 
