@@ -8,32 +8,38 @@ from dataclasses import replace
 from typing import TypeVar
 
 from vmwright.errors import HostError
-from vmwright.facts import domains, kvm, probes
-from vmwright.facts.model import Facts, HostFacts, ImageFacts, PathFacts, PoolFacts, VolumeFacts
+from vmwright.facts import domains, kvm, probes, storage
+from vmwright.facts.model import BlockFacts, Facts, HostFacts, ImageFacts, PathFacts, PoolFacts, VolumeFacts
 from vmwright.session import Session, Sessions
 from vmwright.spec.cloud import Cloud, Pool
 from vmwright.virt.connect import Inventory, RawPool
 
 T = TypeVar("T")
 _PROBE_SECONDS = 60.0
+LOGICAL = "logical"  # libvirt's word for a pool that is a volume group
 
 
-def gather(cloud: Cloud, sessions: Sessions, images: Collection[ImageFacts] = ()) -> Facts:
-    """The facts of every host of the cloud. Raises HostError when one cannot be reached."""
+def gather(cloud: Cloud, sessions: Sessions, images: Collection[ImageFacts] = (), *, disks: bool = False) -> Facts:
+    """The facts of every host of the cloud; `disks` as in `gather_host`. Raises HostError when one is not reached."""
     names = [host.name for host in cloud.hosts]
     with ThreadPoolExecutor(max_workers=max(1, len(names))) as pool:
-        hosts = list(pool.map(lambda name: gather_host(cloud, sessions[name]), names))
+        hosts = list(pool.map(lambda name: gather_host(cloud, sessions[name], disks=disks), names))
     return Facts(tuple(hosts), tuple(images))
 
 
-def gather_host(cloud: Cloud, session: Session) -> HostFacts:
-    """The facts of one host. libvirt is asked first: where it has no active pool, the shell looks at the files."""
-    wanted = [pool for pool in cloud.pools if pool.host == session.spec.name]
-    inventory = session.virt.inventory(refresh={pool.name for pool in wanted})
-    hidden = untold(wanted, (_pool(raw) for raw in inventory.pools))
-    script = probes.script(probes.commands(cloud.name, {pool.path for pool in wanted}, hidden))
+def gather_host(cloud: Cloud, session: Session, *, disks: bool = False) -> HostFacts:
+    """The facts of one host. libvirt is asked first: where it has no active pool, the shell looks at the files.
+
+    Block devices are read when the cloud has an LVM pool there, or with `disks`.
+    """
+    pools = [pool for pool in cloud.pools if pool.host == session.spec.name]
+    inventory = session.virt.inventory(refresh={pool.name for pool in pools})
+    hidden = untold(pools, (_pool(raw) for raw in inventory.pools))
+    wanted = storage.wanted(pools, disks=disks)
+    asked = probes.commands(cloud.name, {pool.path for pool in pools if not pool.lvm}, hidden)
+    script = probes.script({**asked, **storage.commands(wanted)})
     done = session.host.run(["sh", "-s"], input=script.encode(), timeout=_PROBE_SECONDS)
-    return assemble(session.spec.name, probes.split(done.text), inventory, hidden)
+    return assemble(session.spec.name, probes.split(done.text), inventory, hidden, wanted)
 
 
 def untold(wanted: Iterable[Pool], there: Iterable[PoolFacts]) -> dict[str, str]:
@@ -43,21 +49,19 @@ def untold(wanted: Iterable[Pool], there: Iterable[PoolFacts]) -> dict[str, str]
     make its templates again, under the disks that stand on them.
     """
     told = {pool.target for pool in there if pool.active}
-    return {pool.path: pool.name for pool in wanted if pool.path not in told}
+    return {pool.path: pool.name for pool in wanted if not pool.lvm and pool.path not in told}
 
 
 def assemble(name: str, outputs: Mapping[str, probes.Output], inventory: Inventory,
-             hidden: Mapping[str, str] | None = None) -> HostFacts:
+             hidden: Mapping[str, str] | None = None, wanted: storage.Wanted | None = None) -> HostFacts:
     """Facts from what a host and its libvirt said. Pure. Raises HostError naming the probe that went wrong."""
-    probes.demand(outputs, name)
+    wanted = wanted or storage.Wanted()
+    probes.demand(outputs, name, storage.commands(wanted))
 
     def read(probe: str, parse: Callable[[str], T]) -> T:
-        try:
-            return parse(outputs[probe].text)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise HostError(f"host {name}: the probe {probe} was not understood", why=str(error),
-                            todo=f"see what it prints there: {_shown(probe)}") from error
+        return _read(name, outputs, probe, parse)
 
+    lvm, blocks = _storage(name, outputs, wanted)
     total, available = read("memory", probes.parse_meminfo)
     verdict, reason = kvm.parse(outputs["kvm"].text)
     paths = probes.parse_paths(outputs["paths"].text)
@@ -75,8 +79,9 @@ def assemble(name: str, outputs: Mapping[str, probes.Output], inventory: Invento
         libvirt=inventory.libvirt,
         uefi=domains.has_uefi(inventory.capabilities),
         tools=tuple(outputs["tools"].text.split()),
-        pools=tuple(_with_paths(_pool(raw), paths) for raw in inventory.pools),
-        volumes=(*_volumes(inventory), *read("files", lambda text: probes.parse_files(text, hidden or {}))),
+        pools=tuple(_with_group(_with_paths(_pool(raw), paths), lvm) for raw in inventory.pools),
+        volumes=(*_volumes(inventory), *lvm.volumes,
+                 *read("files", lambda text: probes.parse_files(text, hidden or {}))),
         networks=tuple(domains.parse_network(raw.xml, active=raw.active, autostart=raw.autostart)
                        for raw in inventory.networks),
         links=read("links", probes.parse_links),
@@ -84,13 +89,40 @@ def assemble(name: str, outputs: Mapping[str, probes.Output], inventory: Invento
                       for raw in inventory.domains),
         intents=(*probes.parse_intents(outputs["intents"].text), *probes.parse_work(outputs["work"].text)),
         paths=paths,
+        blocks=blocks,
+        groups=lvm.groups,
         kvm_device_mode=outputs["kvm-device"].text.strip() or None,
         user=outputs["user"].text.strip(),
     )
 
 
+def _storage(name: str, outputs: Mapping[str, probes.Output],
+             wanted: storage.Wanted) -> tuple[storage.Lvm, tuple[BlockFacts, ...]]:
+    """What LVM has, and the block devices; nothing where nobody asked."""
+    if not wanted.disks:
+        return storage.Lvm(), ()
+    lvm, looked = storage.Lvm(), storage.Looked()
+    if wanted.pools:
+        lvm = _read(name, outputs, "lvm", lambda text: storage.parse_lvm(text, outputs["lvm"].code, wanted.pools))
+        looked = _read(name, outputs, "signatures", storage.parse_signatures)
+    mounts = storage.parse_mounts(outputs["mounts"].text, outputs["swaps"].text)
+    known = storage.Known(storage.parse_disks(outputs["disks"].text), mounts, looked, lvm.members)
+    return lvm, _read(name, outputs, "blocks", lambda text: storage.parse_blocks(text, known))
+
+
+def _read(host: str, outputs: Mapping[str, probes.Output], probe: str, parse: Callable[[str], T]) -> T:
+    try:
+        return parse(outputs[probe].text)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise HostError(f"host {host}: the probe {probe} was not understood", why=str(error),
+                        todo=f"see what it prints there: {_shown(probe)}") from error
+
+
 def _shown(probe: str) -> str:
-    argv = probes.commands("CLOUD", ())[probe]
+    every = {**probes.commands("CLOUD", ()), **storage.commands(storage.Wanted(disks=True))}
+    if probe == "lvm":
+        return "lvm fullreport"
+    argv = every.get(probe, ["sh"])
     return " ".join(argv) if argv[0] != "sh" else "vmwright doctor"
 
 
@@ -99,10 +131,13 @@ def _pool(raw: RawPool) -> PoolFacts:
 
 
 def _volumes(inventory: Inventory) -> Iterable[VolumeFacts]:
+    """What libvirt tells of; not those of volume groups, which LVM tells of itself."""
     for raw in inventory.pools:
-        name = _pool(raw).name if raw.volumes else ""
+        pool = _pool(raw) if raw.volumes else None
+        if pool is None or pool.type == LOGICAL:
+            continue
         for xml in raw.volumes:
-            yield domains.parse_volume(name, xml)
+            yield domains.parse_volume(pool.name, xml)
 
 
 def _with_paths(pool: PoolFacts, paths: tuple[PathFacts, ...]) -> PoolFacts:
@@ -111,3 +146,10 @@ def _with_paths(pool: PoolFacts, paths: tuple[PathFacts, ...]) -> PoolFacts:
         return pool
     # libvirt counts the blocks that the file system keeps for root; QEMU does not get those.
     return replace(pool, blocked_by=path.blocked_by, available=min(pool.available, path.available))
+
+
+def _with_group(pool: PoolFacts, lvm: storage.Lvm) -> PoolFacts:
+    """A volume group's own figures: libvirt's are those of when it last looked, which it is not asked to."""
+    found = (group for group in lvm.groups if pool.type == LOGICAL and pool.target == f"/dev/{group.name}")
+    group = next(found, None)
+    return replace(pool, capacity=group.size, available=group.free) if group else pool

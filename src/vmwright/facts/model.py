@@ -87,6 +87,7 @@ class ThinFacts:
     data_percent: float
     metadata_percent: float
     monitored: bool = False  # dmeventd watches how full it is
+    zero: bool = True  # blocks are zeroed before they are given to a volume
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import posixpath
 import shlex
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ TOOLS = (
     "qemu-img", "curl", "xz", "gzip", "zstd", "mmdebstrap", "sgdisk", "mke2fs", "mkfs.xfs", "mkfs.btrfs", "mkfs.vfat",
     "mkfs.fat", "mcopy", "mmd", "flock", "setpriv", "setsid", "sha256sum", "sha512sum", "truncate", "dd", "chroot",
     "tar", "losetup", "mount", "umount", "apt-config", "apt-get", "xfs_admin", "tune2fs", "blkid", "prlimit", "timeout",
-    "virt-host-validate", "systemctl",
+    "virt-host-validate", "systemctl", "lvm", "lsblk", "wipefs", "blkdiscard", "dmeventd", "thin_check",
 )
 _BEGIN, _END = "--vmwright-begin--", "--vmwright-end--"
 
@@ -214,9 +214,9 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
         rest = rest[end:].lstrip()
 
 
-def demand(outputs: Mapping[str, Output], host: str) -> None:
-    """Raise HostError unless every probe has answered."""
-    missing = [name for name in commands("any", ()) if name not in outputs]
+def demand(outputs: Mapping[str, Output], host: str, more: Iterable[str] = ()) -> None:
+    """Raise HostError unless every probe has answered; `more` are those that were asked besides `commands`."""
+    missing = [name for name in (*commands("any", ()), *more) if name not in outputs]
     if missing:
         raise HostError(f"host {host} did not answer the probe {missing[0]}", why="its shell ended too early",
                         todo="is the login shell there a POSIX shell, and does it print nothing by itself?")

@@ -15,11 +15,13 @@ from tests.unit.plan.simulate import Machine
 
 from vmwright.errors import SpecError
 from vmwright.facts.model import (
+    BlockFacts,
     ConfigFacts,
     DiskFacts,
     DomainFacts,
     DomainState,
     Facts,
+    GroupFacts,
     HostFacts,
     ImageFacts,
     IntentFacts,
@@ -30,19 +32,25 @@ from vmwright.facts.model import (
     OwnerFacts,
     PathFacts,
     PoolFacts,
+    ThinFacts,
     VolumeFacts,
 )
 from vmwright.facts.store import dumps, load, loads
 
-KINDS = (ConfigFacts, DiskFacts, DomainFacts, HostFacts, ImageFacts, IntentFacts, LinkFacts, NetworkFacts, NicFacts,
-         OwnerFacts, PathFacts, PoolFacts, VolumeFacts)
+KINDS = (BlockFacts, ConfigFacts, DiskFacts, DomainFacts, GroupFacts, HostFacts, ImageFacts, IntentFacts, LinkFacts,
+         NetworkFacts, NicFacts, OwnerFacts, PathFacts, PoolFacts, ThinFacts, VolumeFacts)
+
+st.register_type_strategy(float, st.floats(0, 100))  # percents: there is no other number with a fraction in facts
 
 
 @pytest.fixture(scope="module")
 def facts() -> Facts:
     """Facts of a host on which something of every kind is there."""
     machine = made(cloud(vm(disks="{data: 2G}")))
-    host = replace(machine.facts(cloud()), intents=(IntentFacts("lab", "db", "boot", ("/a",), "i"),))
+    thin = ThinFacts("thin", 1 << 30, 4 << 20, 12.34, 0.5, monitored=True)
+    host = replace(machine.facts(cloud()), intents=(IntentFacts("lab", "db", "boot", ("/a",), "i"),),
+                   blocks=(BlockFacts("/dev/sda4", 1 << 30, "part", ("/dev/sda",), mounts=("[SWAP]",)),),
+                   groups=(GroupFacts("vg", 2 << 30, 1 << 30, 4 << 20, ("/dev/sda4",), thin=(thin,)),))
     return Facts((host,), (ImageFacts("/a", "0" * 64, 7),))
 
 
@@ -81,7 +89,7 @@ def test_enums_are_words(facts: Facts) -> None:
 
 def test_old_recordings_without_later_fields_are_loaded() -> None:
     data = json.loads(dumps(Facts((Machine().facts(cloud()),))))
-    for optional in ("machine", "kvm_device_mode", "user", "paths", "intents"):
+    for optional in ("machine", "kvm_device_mode", "user", "paths", "intents", "blocks", "groups"):
         del data["hosts"][0][optional]
     assert loads(json.dumps(data), "f").hosts[0].machine == "q35"
 
