@@ -1,0 +1,129 @@
+"""Real LVM on loop devices: what is on a disk, whose it is, and that only a blank one is taken.
+
+Volumes need device-mapper, which this machine's kernel may not have: they are tried on the rack.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from tests.local.test_probes import shell
+
+from vmwright.errors import HostError
+from vmwright.facts import probes, storage
+from vmwright.facts.model import BlockFacts
+from vmwright.host import lvm
+from vmwright.host.run import run
+from vmwright.spec.cloud import LvmSpec, Pool
+
+pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="only root can make loop devices")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[str]:
+    """A blank disk of 64 MiB."""
+    image = tmp_path / "disk.img"
+    with image.open("wb") as file:
+        file.truncate(64 << 20)
+    device = run(["losetup", "--find", "--show", "--partscan", str(image)]).text
+    try:
+        yield device
+    finally:
+        run(["wipefs", "--all", "--quiet", "--", device])
+        run(["losetup", "--detach", device])
+
+
+def read(*disks: str, group: str = "none") -> tuple[storage.Lvm, dict[str, BlockFacts]]:
+    """What the probes say of these disks."""
+    wanted = storage.wanted([Pool("images", "here", f"/dev/{group}", LvmSpec(group, disks))])
+    told = probes.split(shell(probes.script(storage.commands(wanted))))
+    found = storage.parse_lvm(told["lvm"].text, told["lvm"].code, wanted.pools)
+    known = storage.Known(storage.parse_disks(told["disks"].text),
+                          storage.parse_mounts(told["mounts"].text, told["swaps"].text),
+                          storage.parse_signatures(told["signatures"].text), found.members)
+    return found, {block.path: block for block in storage.parse_blocks(told["blocks"].text, known)}
+
+
+CONTENT = {"ext4": ["mkfs.ext4", "-q", "-F"], "xfs": ["mkfs.xfs", "-q", "-f"], "swap": ["mkswap", "-q"],
+           "gpt": ["sgdisk", "--clear"]}
+
+
+@pytest.mark.parametrize("kind", CONTENT)
+def test_a_disk_with_something_on_it_is_told_and_not_taken(disk: str, kind: str) -> None:
+    if kind == "xfs":
+        with open(run(["losetup", "--noheadings", "--output", "BACK-FILE", disk]).text, "ab") as file:
+            file.truncate(400 << 20)  # xfs has a least size
+        run(["losetup", "--set-capacity", disk])
+    run([*CONTENT[kind], disk], check=kind != "gpt")  # sgdisk cannot make every kernel read the table again
+    block = read(disk)[1][disk]
+    assert (block.table or block.signatures[0]) == kind
+    with pytest.raises(HostError, match=f"{kind} signature|device is partitioned"):
+        run(lvm.pvcreate(disk))
+    assert read(disk)[1][disk] == block
+
+
+def test_a_disk_that_may_be_wiped_becomes_a_group(disk: str) -> None:
+    run(["mkfs.ext4", "-q", "-F", disk])
+    group = f"vmwright-{uuid4().hex[:8]}"
+    run(lvm.wipe(disk))
+    assert (read(disk)[1][disk].signatures, read(disk)[1][disk].vg) == ((), None)
+    run(lvm.pvcreate(disk))
+    run(lvm.vgcreate(group, [disk]))
+    found, blocks = read(disk, group=group)
+    facts = next(row for row in found.groups if row.name == group)
+    assert (facts.size, facts.free, facts.extent, facts.disks) == (60 << 20, 60 << 20, 4 << 20, (disk,))
+    assert (blocks[disk].vg, blocks[disk].signatures, blocks[disk].size) == (group, ("LVM2_member",), 64 << 20)
+    for wipe in (False, True):
+        with pytest.raises(HostError, match=f"of volume group \"{group}\" without -ff"):
+            run(lvm.pvcreate(disk, wipe=wipe))
+    assert [run(lvm.exists(name, "a"), check=False).code for name in (group, "not-there")] == [1, 2]
+
+
+def test_a_mounted_disk_is_told_and_cannot_be_wiped(disk: str, tmp_path: Path) -> None:
+    run(["mkfs.ext4", "-q", "-F", disk])
+    place = tmp_path / "a place"
+    place.mkdir()
+    subprocess.run(["mount", disk, place], check=True)
+    try:
+        assert read(disk)[1][disk].mounts == (str(place),)
+        for argv in (lvm.wipe(disk), lvm.pvcreate(disk, wipe=True), lvm.zero(disk, 0)):
+            with pytest.raises(HostError, match=r"busy|exclusively"):
+                run(argv)
+    finally:
+        subprocess.run(["umount", place], check=True)
+    assert read(disk)[1][disk].signatures == ("ext4",)
+
+
+def test_a_disk_is_found_by_a_link_to_it(disk: str, tmp_path: Path) -> None:
+    link = tmp_path / "by id"
+    link.symlink_to(disk)
+    assert read(str(link), "/dev/not-there")[1][disk].names == (str(link),)
+
+
+def test_zeros_and_what_is_filled_in(disk: str) -> None:
+    Path(disk).write_bytes(b"marker!\n" * (8 << 17))
+    run(lvm.zero(disk, 1 << 20))
+    with open(disk, "rb") as file:
+        assert file.read() == b"marker!\n" * (1 << 17) + bytes(63 << 20)
+    run(lvm.fill(disk), input=b"seed")
+    with open(disk, "rb") as file:
+        assert file.read() == b"seed" + bytes((64 << 20) - 4)
+
+
+def test_a_copy_leaves_nothing_of_what_was_there(disk: str, tmp_path: Path) -> None:
+    Path(disk).write_bytes(b"marker!\n" * (8 << 20))
+    image = tmp_path / "a.qcow2"
+    run(["qemu-img", "create", "-q", "-f", "qcow2", str(image), "32M"])
+    run(["qemu-io", "-c", "write -P 7 3M 1M", "-c", "write -P 0 8M 1M", str(image)])
+    told: list[float] = []
+    run(lvm.copy(str(image), "qcow2", disk, thin=False),
+        on_line=lambda line: told.extend(share for share in [lvm.progress(line)] if share is not None))
+    run(lvm.zero(disk, 32 << 20))
+    with open(disk, "rb") as file:
+        assert file.read() == bytes(3 << 20) + bytes([7]) * (1 << 20) + bytes(60 << 20)
+    assert told == sorted(told) and told[-1] == 1.0
