@@ -44,7 +44,7 @@ class RawDomain:
 
 @dataclass(frozen=True)
 class RawPool:
-    """A pool, and the XML of each of its volumes (none when it is not active)."""
+    """A pool, and the XML of each of its volumes (none when it is not active, or is a volume group)."""
 
     xml: str
     active: bool
@@ -136,8 +136,8 @@ class Connection:
         """One listing per kind; then one description per domain (two when it runs), pool, volume and network.
 
         `refresh` names the pools in which libvirt looks again at what is there; pools of others may be slow to look at
-        (iSCSI, NFS), and are told as libvirt knows them. All by name: libvirt lists in the order of its hash tables,
-        and a plan is to look the same at every run.
+        (iSCSI, NFS), and are told as libvirt knows them; in volume groups it never looks, as LVM tells more. All by
+        name: libvirt lists in the order of its hash tables, and a plan is to look the same at every run.
         """
         conn = self._libvirt
         autostarted = {d.name() for d in self._call("list domains", conn.listAllDomains,
@@ -145,7 +145,9 @@ class Connection:
         stats = self._call("list domains", conn.getAllDomainStats, libvirt.VIR_DOMAIN_STATS_STATE, 0)
         domains = [self._still(self._raw_domain, domain, row, autostarted)
                    for domain, row in sorted(stats, key=lambda row: _name(row[0]))]
-        pools = [self._still(self._raw_pool, pool, _name(pool) in refresh)
+        logical = {_name(pool) for pool in self._call("list pools", conn.listAllStoragePools,
+                                                      libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_LOGICAL)}
+        pools = [self._still(self._raw_pool, pool, _name(pool) in refresh, _name(pool) not in logical)
                  for pool in sorted(self._call("list pools", conn.listAllStoragePools), key=_name)]
         networks = [self._still(self._raw_network, network)
                     for network in sorted(self._call("list networks", conn.listAllNetworks), key=_name)]
@@ -190,14 +192,14 @@ class Connection:
         state = _STATES.get(row.get("state.state", 0), "shut off")
         return RawDomain(persistent, live, state, name in autostarted)
 
-    def _raw_pool(self, pool: libvirt.virStoragePool, refresh: bool) -> RawPool:
+    def _raw_pool(self, pool: libvirt.virStoragePool, refresh: bool, look: bool) -> RawPool:
         self._pools[pool.name()] = pool
         active = bool(self._call("look at a pool", pool.isActive))
         volumes: list[str] = []
-        if active and refresh and not self._refresh(pool):
+        if active and refresh and look and not self._refresh(pool):
             # A refresh that fails may stop the pool: what libvirt cannot read, it does not keep.
             active = bool(self._call("look at a pool", pool.isActive))
-        if active:
+        if active and look:
             listed = self._call("list volumes", pool.listAllVolumes)
             volumes = [xml for volume in listed if (xml := self._volume_xml(volume))]
         return RawPool(self._call("describe a pool", pool.XMLDesc, 0), active,
