@@ -44,7 +44,7 @@ def boot_id(rack: Record) -> str:
     return sh(rack, "cat /proc/sys/kernel/random/boot_id", check=False) if boot.answers(rack.port) else ""
 
 
-def await_reboot(rack: Record, before: str, seconds: float = 300) -> None:
+def await_reboot(rack: Record, before: str, seconds: float = 900) -> None:
     """Wait until it is another boot than `before`, or fail with the console's end."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:

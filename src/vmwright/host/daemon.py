@@ -70,6 +70,12 @@ def kill(process: Process) -> None:
         os.close(handle)
 
 
+def cpu_seconds(process: Process) -> float:
+    """The CPU time that it has had so far, in seconds; 0 when it is gone."""
+    fields = _stat(process.pid)
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields and alive(process) else 0.0
+
+
 def _handle(process: Process) -> int | None:
     """A descriptor of the process; None when it is gone. Looked at again after it was opened: it is no stranger's."""
     try:
@@ -83,12 +89,17 @@ def _handle(process: Process) -> int | None:
 
 
 def _started(pid: int) -> int | None:
-    """When a process was started (proc(5), stat, field 22); None when there is none, or it waits to be laid to rest."""
+    """When a process was started; None when there is none, or it waits to be laid to rest."""
+    fields = _stat(pid)
+    return None if fields is None or fields[0] in "ZX" else int(fields[19])
+
+
+def _stat(pid: int) -> list[str] | None:
+    """What the kernel tells of a process, from its state on: fields 3 and up of proc(5), stat."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return None if fields[0] in "ZX" else int(fields[19])
 
 
 def _boot() -> str:

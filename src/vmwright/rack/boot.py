@@ -20,8 +20,11 @@ Progress = Callable[[str, float | None], None]
 
 QEMU_LOG, LOG = "qemu.log", "rack.log"
 ATTEMPTS = 2
-_LONGEST = 300.0  # seconds from power to log in, on a busy machine
-_SILENCE = 90.0  # seconds without a word on the console and without a read from a disk: it hangs
+_LONGEST = 900.0  # seconds from power to log in, on a very busy machine
+# It hangs when it says nothing on its console and reads from no disk for so long: in seconds of the CPUs, as a busy
+# machine gives it few, and the longest silence of a boot, between GRUB and the initramfs, takes about 25 of them. Or in
+# seconds of the clock, when it does nothing at all.
+_SILENT_CPU, _SILENT_IDLE, _IDLE_CPU = 120.0, 120.0, 3.0
 _LOOK = 1.0
 _LOGIN_SECONDS = 60.0
 
@@ -36,11 +39,16 @@ class Failed(Exception):
 
 @dataclass
 class _Signs:
-    """Signs of life, and when the last one was seen."""
+    """Signs of life, and when the last one was seen: on the clock, and in CPU time that QEMU had had by then."""
 
     console: int = 0
     reads: int = 0
     seen: float = 0.0
+    cpu: float = 0.0
+
+    def hang(self, now: float, cpu: float) -> bool:
+        """Whether it has been silent for too long."""
+        return cpu - self.cpu > _SILENT_CPU or (now - self.seen > _SILENT_IDLE and cpu - self.cpu < _IDLE_CPU)
 
 
 def boot(rack: Record, made: machine.Machine, tell: Progress, cancel: threading.Event) -> Record:
@@ -108,16 +116,17 @@ def _await(rack: Record, process: daemon.Process, began: float, said_before: int
             raise _crash(rack.folder / QEMU_LOG, said_before, time.monotonic() - began)
         if answers(rack.port) and _log_in(rack):
             return
-        now = time.monotonic()
-        _look(rack.folder, signs, now)
+        now, cpu = time.monotonic(), daemon.cpu_seconds(process)
+        _look(rack.folder, signs, now, cpu)
         tell(f"starting the rack  {now - began:.0f} s", min(0.95, (now - began) / 90))
-        if now - signs.seen > _SILENCE:
-            raise Failed(f"it hung: nothing on the console and no disk read for {now - signs.seen:.0f} s")
+        if signs.hang(now, cpu):
+            raise Failed(f"it hung: nothing on the console and no disk read for {now - signs.seen:.0f} s, in which it "
+                         f"had {cpu - signs.cpu:.0f} s of CPU time")
         if now - began > _LONGEST:
             raise Failed(f"nobody could log in within {_LONGEST:.0f} s")
 
 
-def _look(folder: Path, signs: _Signs, now: float) -> None:
+def _look(folder: Path, signs: _Signs, now: float, cpu: float) -> None:
     """See whether the console or a disk has moved."""
     console = (folder / machine.CONSOLE).stat().st_size
     try:
@@ -126,7 +135,7 @@ def _look(folder: Path, signs: _Signs, now: float) -> None:
     except VmwrightError:  # not yet, or too busy to say
         reads = signs.reads
     if (console, reads) != (signs.console, signs.reads):
-        signs.console, signs.reads, signs.seen = console, reads, now
+        signs.console, signs.reads, signs.seen, signs.cpu = console, reads, now, cpu
 
 
 def _crash(log: Path, said_before: int, seconds: float) -> Failed:

@@ -68,9 +68,9 @@ _UNLOADED = (
 )  # fmt: skip
 
 # The clock of emulated CPUs is the machine's own, and no_timer_check keeps the kernel from judging it when the machine
-# is busy. Mitigations cost time, and keep nobody apart here: everything in the rack is its owner's.
-_KERNEL = ("console=tty0 console=ttyS0,115200 loglevel=4 mitigations=off no_timer_check tsc=reliable nowatchdog "
-           "cryptomgr.notests")
+# is busy. Mitigations, and clearing memory at each turn, cost time and keep nobody apart here: all is its owner's.
+_KERNEL = ("console=tty0 console=ttyS0,115200 loglevel=4 mitigations=off init_on_alloc=0 no_timer_check tsc=reliable "
+           "nowatchdog cryptomgr.notests")
 _GRUB = f"""\
 # The rack's console is the serial port. vmwright keeps what is written there.
 GRUB_TIMEOUT=0

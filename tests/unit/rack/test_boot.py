@@ -64,10 +64,14 @@ def test_what_qemu_refuses_is_not_tried_again(fail: Run, rack: Record) -> None:
     assert "trying once more" not in " ".join(told) and started(rack) == 1
 
 
-def test_a_hang_is_ended_and_tried_once_more(fail: Run, rack: Record, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(boot, "_SILENCE", 0.5)
+@pytest.mark.parametrize(("limit", "does"), [
+    ("_SILENT_IDLE", "exec sleep 600"), ("_SILENT_CPU", "while :; do :; done")])
+def test_a_hang_is_ended_and_tried_once_more(
+    fail: Run, rack: Record, monkeypatch: pytest.MonkeyPatch, limit: str, does: str
+) -> None:
+    monkeypatch.setattr(boot, limit, 0.3)
     monkeypatch.setattr(boot, "_LOOK", 0.3)
-    error, _ = fail(["sh", "-c", "echo last words >> console.log; exec sleep 600"])
+    error, _ = fail(["sh", "-c", f"echo last words >> console.log; {does}"])
     assert "start 2: it hung: nothing on the console and no disk read for" in error.why
     assert error.why.endswith("last words")
     assert str(rack.folder / "console.log") in error.todo and "vmwright rack reset lab" in error.todo
