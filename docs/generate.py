@@ -303,7 +303,7 @@ def facts_json() -> str:
 
 _FACTS = (facts.Facts, facts.HostFacts, facts.PoolFacts, facts.VolumeFacts, facts.NetworkFacts, facts.LinkFacts,
           facts.DomainFacts, facts.ConfigFacts, facts.DiskFacts, facts.NicFacts, facts.OwnerFacts, facts.IntentFacts,
-          facts.ImageFacts, facts.PathFacts)
+          facts.ImageFacts, facts.PathFacts, facts.BlockFacts, facts.GroupFacts, facts.ThinFacts)
 
 
 def _record(kind: Any) -> Iterator[str]:

@@ -61,7 +61,12 @@ def register(app: typer.Typer) -> None:
     app.command()(log)
 
 
-def facts(file: File = DEFAULT_FILE, json: Json = False) -> None:
+def facts(
+    file: File = DEFAULT_FILE,
+    json: Json = False,
+    disks: Annotated[bool, typer.Option("--disks", help="With disks and partitions, and what is on them. They are read "
+                                                        "anyway where the file has an LVM pool.")] = False,
+) -> None:
     """What is on the hosts: memory, pools, networks, VMs. --json records them."""
     from vmwright.facts.store import dumps
     from vmwright.report.facts import facts_lines
@@ -69,7 +74,7 @@ def facts(file: File = DEFAULT_FILE, json: Json = False) -> None:
 
     cloud = load_cloud(file)
     with Sessions(cloud.hosts) as sessions:
-        found = read_facts(cloud, sessions)
+        found = read_facts(cloud, sessions, disks=disks)
     if json:
         typer.echo(dumps(found), nl=False)
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from vmwright.facts.model import DomainFacts, Facts, HostFacts
+from vmwright.facts.model import BlockFacts, DomainFacts, Facts, GroupFacts, HostFacts
 from vmwright.report.text import host_line, table
 from vmwright.units import format_size
 
@@ -25,6 +25,7 @@ def _host(host: HostFacts) -> Iterable[object]:
     yield table(("POOL", "TYPE", "STATE", "WHERE", "SIZE", "FREE"), (
         (p.name, p.type, "active" if p.active else "off", p.target, format_size(p.capacity), format_size(p.available))
         for p in host.pools))
+    yield from _storage(host)
     yield ""
     yield table(("NETWORK", "STATE", "KIND", "BRIDGE", "ADDRESS"), (
         (n.name, "active" if n.active else "off", n.forward or "isolated", n.bridge or "", n.subnet or "")
@@ -40,3 +41,27 @@ def _vm(domain: DomainFacts) -> tuple[str, ...]:
     template = f"{owner.template}@{owner.template_version}" if owner else "-"
     cloud = owner.cloud if owner else "-"
     return domain.name, str(domain.state), str(config.vcpus), format_size(config.memory), cloud, template
+
+
+def _storage(host: HostFacts) -> Iterable[object]:
+    """Volume groups and block devices, where they were read."""
+    if host.groups:
+        yield ""
+        yield table(("VOLUME GROUP", "SIZE", "FREE", "DISKS", "THIN POOLS"), (_group(group) for group in host.groups))
+    disks = [block for block in host.blocks if block.kind != "lvm" and block.size]
+    if disks:
+        yield ""
+        yield table(("DISK", "KIND", "SIZE", "NODE", "SERIAL", "ON IT"), (_disk(block) for block in disks))
+
+
+def _group(group: GroupFacts) -> tuple[str, ...]:
+    thin = "; ".join(f"{t.name} {format_size(t.size)}, {t.data_percent:.0f}% used" for t in group.thin)
+    return group.name, format_size(group.size), format_size(group.free), ", ".join(group.disks), thin
+
+
+def _disk(block: BlockFacts) -> tuple[str, ...]:
+    """A row: its last cell has partition table, signatures, group and uses."""
+    node = "" if block.numa_node is None else str(block.numa_node)
+    found = (*([block.table] if block.table else []), *block.signatures, *([f"in {block.vg}"] if block.vg else []),
+             *block.mounts)
+    return block.path, block.kind, format_size(block.size), node, block.serial or "", ", ".join(found)

@@ -10,7 +10,7 @@ from rich.console import Console
 from tests.unit.plan.build import cloud, facts, made, plan
 from tests.unit.plan.simulate import Machine, all_facts
 
-from vmwright.facts.model import DomainState, Facts, IntentFacts, Kvm
+from vmwright.facts.model import BlockFacts, DomainState, Facts, GroupFacts, IntentFacts, Kvm, ThinFacts
 from vmwright.plan.actions import Action, GrowDisk
 from vmwright.plan.diff import make_plan
 from vmwright.report.facts import facts_lines
@@ -48,6 +48,27 @@ def test_an_empty_line_between_two_hosts() -> None:
     one, two = facts_lines(Facts((host,))), facts_lines(Facts((host, host)))
     single = [str(line) for line in one]
     assert [str(line) for line in two] == [*single, "", *single]
+
+
+def test_volume_groups_and_disks_where_they_were_read() -> None:
+    """Not the volumes: those are many, and `LVM2_member` stands for them."""
+    thin = ThinFacts("thin", 100 << 30, 1 << 30, 12.6, 3.0)
+    host = replace(Machine().facts(cloud(TWO)), groups=(
+        GroupFacts("vg-libvirt", 258 << 30, 58 << 30, 4 << 20, ("/dev/sda4",), thin=(thin,)),), blocks=(
+        BlockFacts("/dev/sda", 512 << 30, "disk", serial="S1", table="gpt", numa_node=0),
+        BlockFacts("/dev/sda3", 1 << 30, "part", ("/dev/sda",), signatures=("swap",), mounts=("[SWAP]",)),
+        BlockFacts("/dev/sda4", 258 << 30, "part", ("/dev/sda",), signatures=("LVM2_member",), vg="vg-libvirt"),
+        BlockFacts("/dev/mapper/vg--libvirt-a", 6 << 30, "lvm", ("/dev/sda4",))))
+    lines = "\n".join(str(line) for line in facts_lines(Facts((host,)))).splitlines()
+    assert lines[lines.index("VOLUME GROUP  SIZE  FREE  DISKS      THIN POOLS") - 1:][:8] == [
+        "",
+        "VOLUME GROUP  SIZE  FREE  DISKS      THIN POOLS",
+        "vg-libvirt    258G  58G   /dev/sda4  thin 100G, 13% used",
+        "",
+        "DISK       KIND  SIZE  NODE  SERIAL  ON IT",
+        "/dev/sda   disk  512G  0     S1      gpt",
+        "/dev/sda3  part  1G                  swap, [SWAP]",
+        "/dev/sda4  part  258G                LVM2_member, in vg-libvirt"]
 
 
 def test_facts_of_a_bare_host() -> None:
