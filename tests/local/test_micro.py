@@ -27,7 +27,7 @@ def text(cloud: Kit, *, disk: str = "1G") -> None:
     """The file: one VM with a data disk and commands; a second one with less memory, and an address by DHCP, too."""
     cloud.write(
         template="  micro: {image: ./micro.qcow2, disk: 512M}\n",
-        more=f"defaults: {{network: {cloud.name}-net, memory: 128M}}\n",
+        more=f"defaults: {{network: {cloud.name}-net, memory: 160M}}\n",
         vms=f"""\
   {cloud.name}-1:
     template: micro
@@ -170,7 +170,8 @@ def test_a_cpu_and_a_disk_come_while_it_runs(cloud: Kit, one: str) -> None:
     cloud.ok("apply", "-y")
     assert inside(one, "nproc") == "2"
     link = "/dev/disk/by-id/virtio-more"  # a PCI slot takes its time
-    size = inside(one, f"until [ -e {link} ]; do usleep 100000; done; cat /sys/block/$(basename $(readlink {link}))/size")
+    block = f"/sys/block/$(basename $(readlink {link}))"
+    size = inside(one, f"until [ -e {link} ]; do usleep 100000; done; cat {block}/size")
     assert int(size) == 64 * MIB // 512
     assert inside(one, "cat /proc/sys/kernel/random/boot_id") == began
     nothing_to_do(cloud)

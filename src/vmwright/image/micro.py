@@ -8,6 +8,7 @@
 
 To the rest of vmwright it is an image like any other (`templates: {micro: {image: ./micro.qcow2}}`). Of a seed it
 takes what is listed in seed.jq, and warns of what it leaves out. Whoever has its console is root: no guest for others.
+It needs 160 MiB of memory: with 136, UEFI firmware crashes while it loads the kernel.
 """
 
 from __future__ import annotations
