@@ -28,7 +28,8 @@ _BY_HAND = "<!-- Made by docs/generate.py. Do not edit: change the code's words,
 
 # What a section's table is called, and the models whose tables follow it, with the place where such a mapping stands.
 _SECTIONS: dict[str, tuple[tuple[str, str], ...]] = {
-    "hosts.NAME": (("HostIn", ""), ("PoolIn", "hosts.NAME.pools.POOL"), ("DeviceIn", "hosts.NAME.devices.DEVICE"),
+    "hosts.NAME": (("HostIn", ""), ("PoolIn", "hosts.NAME.pools.POOL"), ("ThinIn", "hosts.NAME.pools.POOL.thin"),
+                   ("DeviceIn", "hosts.NAME.devices.DEVICE"),
                    ("BridgeIn", "hosts.NAME.bridges.BRIDGE")),
     "networks.NAME": (("NetworkIn", ""),),
     "users.NAME": (("UserIn", ""),),

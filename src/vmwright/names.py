@@ -13,6 +13,13 @@ METADATA_PREFIX = "vmwright"
 HOST_STATE = "/var/lib/vmwright"  # on the host: intents, images, manifests of templates
 HOST_RUN = "/run/vmwright"  # on the host, gone at reboot: the lock, the result of the KVM probe
 
+_DM_NAME = 127  # DM_NAME_LEN of linux/dm-ioctl.h is 128, with the NUL at its end
+
+# lvm(8), VALID NAMES. It says that an LV cannot be called snapshot or pvmove; in fact nothing may begin so.
+_BEGINNINGS = ("-", "snapshot", "pvmove")
+_WITHIN = ("_cdata", "_cmeta", "_corig", "_iorig", "_mimage", "_mlog", "_pmspare", "_rimage", "_rmeta", "_tdata",
+           "_tmeta", "_vdata", "_vorigin", "_wcorig")  # fmt: skip
+
 
 def root_volume(cloud: str, vm: str, *, block: bool = False) -> str:
     """The volume of a VM's root disk. `block`: as an LVM logical volume, which has no extension; also below."""
@@ -97,3 +104,18 @@ def manifest_path(cloud: str, template: str, version: str) -> str:
 def lock_path() -> str:
     """The lock of a host: one apply at a time."""
     return f"{HOST_RUN}/lock"
+
+
+def dm_name(group: str, volume: str) -> str:
+    """What device-mapper calls a volume: hyphens are doubled, a single one parts the names (dmsetup(8), splitname)."""
+    return f"{group.replace('-', '--')}-{volume.replace('-', '--')}"
+
+
+def too_long(group: str, volume: str) -> bool:
+    """Whether device-mapper has no room for a volume's name, or for what it is called while it is being made."""
+    return len(dm_name(group, partial_volume(volume))) > _DM_NAME
+
+
+def reserved(volume: str) -> bool:
+    """Whether LVM keeps such names for itself."""
+    return volume.startswith(_BEGINNINGS) or any(word in volume for word in _WITHIN)

@@ -7,7 +7,7 @@ copied, with zeros for holes, and zeros behind it. A thin one reads as zeros whe
 from __future__ import annotations
 
 from vmwright.apply.context import Context, Undo
-from vmwright.errors import ApplyError
+from vmwright.errors import ApplyError, HostError
 from vmwright.host import lvm
 from vmwright.names import data_volume, is_block, partial_volume, root_volume, seed_volume, template_volume
 from vmwright.spec.cloud import Copy, LvmSpec, TemplateSpec, VmSpec
@@ -74,7 +74,7 @@ class Group:
         def progress(line: str) -> None:
             share = lvm.progress(line)
             if share is not None:
-                self._context.say(f"copying its disk: {format_size(int(share * content))} of {total}", share)
+                self._context.say(f"copying  {format_size(int(share * content) >> 20 << 20)} of {total}", share)
 
         argv = lvm.copy(source, "raw" if is_block(source) else "qcow2", self.path(name), thin=thin)
         self._context.host.run(argv, on_line=progress, cancel=self._context.cancel)
@@ -90,8 +90,7 @@ class Group:
 
     def put(self, name: str, data: bytes, undo: Undo | None = None) -> None:
         """See Store. The volume is as small as it can be; one that is too small for new content is made larger."""
-        there = self._context.host.run(lvm.exists(self._group, name), check=False).code == 0
-        if not there:
+        if not self._there(name):
             self._make(self._creation(name, len(data)), name, undo)
         else:
             self.enlarge(name, len(data), running=False)
@@ -120,5 +119,14 @@ class Group:
     def drop(self, path: str) -> None:
         """See Store. Raises HostError when it is in use."""
         name = path.rpartition("/")[2]
-        if self._context.host.run(lvm.exists(self._group, name), check=False).code == 0:
+        if self._there(name):
             self._context.host.run(lvm.remove(self._group, name))
+
+    def _there(self, name: str) -> bool:
+        """Whether there is such a volume. Raises HostError when LVM cannot tell: nothing is taken for gone then."""
+        done = self._context.host.run(lvm.exists(self._group, name), check=False)
+        if done.code > 1:
+            raise HostError(f"LVM cannot tell whether there is a volume {name} in group {self._group}",
+                            why=done.stderr.decode(errors="replace").strip(),
+                            todo=f"see what it says on the host: vgs {self._group}")
+        return done.code == 0

@@ -31,12 +31,12 @@ from vmwright.errors import ApplyError, UsageError
 
 if TYPE_CHECKING:
     from vmwright.facts.model import Facts
-    from vmwright.plan.actions import Plan
+    from vmwright.plan.actions import Action, Plan
     from vmwright.session import Sessions
     from vmwright.spec.cloud import Cloud
 
-Confirm = Annotated[list[str] | None, typer.Option("--confirm", metavar="NAME", help="Allow what takes this VM's data, "
-                                                                                     "without a question.")]
+Confirm = Annotated[list[str] | None, typer.Option("--confirm", metavar="NAME", help=(
+    "Allow what takes the data of this VM, or of disks for this pool, without a question."))]
 CutOff = Annotated[bool, typer.Option("--allow-cut-off", help="Allow what cuts a running VM's network; only -y needs "
                                                               "it.")]
 Parallel = Annotated[int, typer.Option("--parallel", metavar="N", help="Actions at once on a host (0: from its CPUs).")]
@@ -192,22 +192,34 @@ def _allow(made: Plan, command: str, *, yes: bool, confirm: list[str], allow_cut
 
     Returns whether a name was typed for every action that is there: then there is nothing left to ask.
     """
-    from vmwright.plan.actions import CreateVm, DestroyVm, Effect, VmAction
+    from vmwright.plan.actions import Effect
 
     typed = 0
     for action in made.actions:
-        name = action.name if isinstance(action, DestroyVm) else action.vm.name if isinstance(action, VmAction) else ""
+        name, verb = _at_stake(action)
         if Effect.TAKES_DATA in action.effects and name not in confirm:
-            verb = "throw away its root disk" if isinstance(action, CreateVm) else "remove it with its disks"
-            if yes or not ask_name(f"vm {name}: {verb}", name):
+            if yes or not ask_name(f"{action.object}: {verb}", name):
                 option = f"--confirm {name}" if command == "apply" else "-y"
-                raise UsageError(f"vm {name}: to {verb} was not confirmed; nothing was changed",
+                raise UsageError(f"{action.object}: to {verb} was not confirmed; nothing was changed",
                                  todo=f"type its name when asked, or say {option}")
             typed += 1
         if Effect.CUTS_OFF in action.effects and not allow_cut_off and yes:
             raise UsageError(f"{action.object}: this cuts the network of a running VM; nothing was changed",
                              todo="say --allow-cut-off with -y, or apply without -y and look")
     return typed == len(made.actions)
+
+
+def _at_stake(action: Action) -> tuple[str, str]:
+    """The name that must be given before an action takes data, and what it does then."""
+    from vmwright.plan.actions import CreateGroup, CreateVm, DestroyVm, VmAction
+
+    if isinstance(action, CreateGroup):
+        disks = ", ".join(disk.path for disk in action.disks if disk.wipe)
+        return action.pool.name, f"take {disks} with all that is on it"
+    if isinstance(action, CreateVm):
+        return action.vm.name, "throw away its root disk"
+    name = action.name if isinstance(action, DestroyVm) else action.vm.name if isinstance(action, VmAction) else ""
+    return name, "remove it with its disks"
 
 
 def _run(cloud: Cloud, found: Facts, made: Plan, sessions: Sessions, command: str, parallel: int) -> None:

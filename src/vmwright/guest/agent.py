@@ -24,6 +24,7 @@ from vmwright.guest.wait import pauses
 Command = Callable[[str, int], str]
 
 REPLY_TIMEOUT = 30  # seconds; the agent answers at once, but an emulated guest may be busy
+PATIENCE = 300.0  # seconds for a command in a guest; on an emulated host, a shell may take a minute to start
 _CHUNK = 1 << 20  # bytes of a file per reply: 1.4 MB as text
 _REFUSED = re.compile(r"has been disabled|has not been found|is not allowed|CommandNotFound")
 _NO_PROGRAM = re.compile(r"Failed to execute child process|[Ff]ailed to exec")
@@ -48,7 +49,7 @@ class Ran(NamedTuple):
 class Runs(Protocol):
     """What runs commands inside a guest; all that growing a disk and waiting for a boot need of an agent."""
 
-    def exec(self, argv: Sequence[str], *, input: bytes | None = None, timeout: float = 60.0,
+    def exec(self, argv: Sequence[str], *, input: bytes | None = None, timeout: float = PATIENCE,
              on_poll: Callable[[], None] | None = None) -> Ran:
         """See Agent.exec."""
         ...
@@ -113,7 +114,7 @@ class Agent:
         reply = self.call("guest-info")
         return str(reply["version"]), frozenset(c["name"] for c in reply["supported_commands"] if c["enabled"])
 
-    def exec(self, argv: Sequence[str], *, input: bytes | None = None, timeout: float = 60.0,
+    def exec(self, argv: Sequence[str], *, input: bytes | None = None, timeout: float = PATIENCE,
              on_poll: Callable[[], None] | None = None) -> Ran:
         """Run a command as root in the guest, in a C locale, and wait for its end.
 
@@ -201,7 +202,7 @@ class Agent:
                          why="\n".join(_command_line(argv)))
 
 
-def must(agent: Runs, argv: Sequence[str], *, input: bytes | None = None, timeout: float = 60.0,
+def must(agent: Runs, argv: Sequence[str], *, input: bytes | None = None, timeout: float = PATIENCE,
          on_poll: Callable[[], None] | None = None) -> str:
     """Standard output of a command in the guest that must succeed. Raises GuestError with the command and its words."""
     ran = agent.exec(argv, input=input, timeout=timeout, on_poll=on_poll)

@@ -1,4 +1,4 @@
-"""LVM on a host: argv builders, and the few rules about names and progress that go with them. Pure.
+"""LVM on a host: argv builders, and how to read their progress. Pure.
 
 Sources are the manual pages of lvm2 2.03, util-linux 2.38 and qemu-img 7.2; what they leave open was tried on them.
 All of these are to run with standard input closed: LVM takes that for "no" to every question that it has. Sizes are
@@ -10,16 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from vmwright.names import partial_volume
-
 _SECTOR = 512
 _STEP = 64 << 20  # zeros are written in steps: between two of them a command can be stopped
-_DM_NAME = 127  # DM_NAME_LEN of linux/dm-ioctl.h is 128, with the NUL at its end
-
-# lvm(8), VALID NAMES. It says that an LV cannot be called snapshot or pvmove; in fact nothing may begin so.
-_BEGINNINGS = ("-", "snapshot", "pvmove")
-_WITHIN = ("_cdata", "_cmeta", "_corig", "_iorig", "_mimage", "_mlog", "_pmspare", "_rimage", "_rmeta", "_tdata",
-           "_tmeta", "_vdata", "_vorigin", "_wcorig")  # fmt: skip
 _PERCENT = re.compile(r"\(\s*(\d+(?:\.\d+)?)/100%\)")
 
 
@@ -176,23 +168,6 @@ blkdiscard --zeroout -- "$1" && exec dd of="$1" bs=1M iflag=fullblock conv=notru
 def fill(path: str) -> list[str]:
     """Write standard input to a small volume, and zeros behind it: its last extent was somebody else's."""
     return ["sh", "-c", _FILL, "fill", path]
-
-
-# -- names ------------------------------------------------------------------------------------------------------------
-
-def dm_name(group: str, volume: str) -> str:
-    """What device-mapper calls a volume: hyphens are doubled, a single one parts the names (dmsetup(8), splitname)."""
-    return f"{group.replace('-', '--')}-{volume.replace('-', '--')}"
-
-
-def too_long(group: str, volume: str) -> bool:
-    """Whether device-mapper has no room for a volume's name, or for what it is called while it is being made."""
-    return len(dm_name(group, partial_volume(volume))) > _DM_NAME
-
-
-def reserved(volume: str) -> bool:
-    """Whether LVM keeps such names for itself."""
-    return volume.startswith(_BEGINNINGS) or any(word in volume for word in _WITHIN)
 
 
 def _size(size: int) -> list[str]:

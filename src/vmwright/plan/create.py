@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from vmwright.facts.model import DomainFacts, DomainState, IntentFacts, OwnerFacts
+from vmwright.names import data_volume, reserved, root_volume, too_long
 from vmwright.plan.actions import Action, Change, CreateVm, Effect, GrowDisk, RebuildVm
 from vmwright.plan.networks import Link
 from vmwright.plan.seeds import seed_mark
@@ -64,6 +65,7 @@ def plan_create(view: View, vm: VmSpec, made: Made, draft: Draft) -> list[Action
                      f"if it holds nothing of worth: vmwright destroy {vm.name}; else rename or move it away", vm.where)
         return []
     _check_base(view, vm, template, draft)
+    _check_names(view, vm, draft)
     begun = intent is not None and intent.operation in GIVEN_UP
     action = CreateVm(
         host=view.host.name, vm=vm, template=template, type=view.domain_type, seed=seed_mark(view.cloud.name, vm),
@@ -92,6 +94,20 @@ def _sorted(view: View, name: str, intent: IntentFacts | None) -> Own:
         else:
             strange.append(volume.path)
     return Own(tuple(sorted(remove)), tuple(sorted(keep)), tuple(strange), tuple(notes))
+
+
+def _check_names(view: View, vm: VmSpec, draft: Draft) -> None:
+    """LVM has rules for names, and little room."""
+    cloud = view.cloud.name
+    wanted = [(vm.pool, root_volume(cloud, vm.name, block=True))]
+    wanted += [(disk.pool, data_volume(cloud, vm.name, disk.name, block=True)) for disk in vm.data_disks]
+    for pool, name in wanted:
+        lvm = view.lvm(pool)
+        if lvm and (reserved(name) or too_long(lvm.group, name)):
+            why = "LVM keeps such names for itself" if reserved(name) else "that is longer than LVM allows"
+            draft.refuse(f"vm {vm.name}: its volume would be called {name}: {why}",
+                         "choose a shorter name for the cloud, the VM or the disk" if not reserved(name) else
+                         "choose another name for the cloud", vm.where)
 
 
 def _check_base(view: View, vm: VmSpec, template: TemplateSpec, draft: Draft) -> None:

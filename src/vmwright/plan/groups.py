@@ -200,6 +200,10 @@ def _thin(view: View, pool: Pool, lvm: LvmSpec, group: GroupFacts | None, disks:
 
 
 def _check_fill(view: View, pool: Pool, thin: ThinFacts, draft: Draft) -> None:
+    if not thin.zero:
+        draft.refuse(f"pool {pool.name}: thin pool {thin.name} does not zero new blocks: guests could read what others "
+                     "have written there", f"lvchange --zero y {pool.path.removeprefix('/dev/')}/{thin.name}",
+                     pool.where)
     for what, percent in (("data", thin.data_percent), ("metadata", thin.metadata_percent)):
         if percent >= _FULL:
             draft.warnings.append(

@@ -130,8 +130,6 @@ def _check_pool(path: KeyPath, name: str, pool: PoolIn, findings: Findings) -> N
         findings.error(path, what, "give exactly one: {dir: /PATH} or {lvm: VOLUME-GROUP}", key=True)
     elif pool.dir == "/":
         findings.error((*path, "dir"), "the root directory cannot be a pool", "name a directory of its own")
-    elif pool.lvm:
-        findings.later(path)
     if pool.dir:
         for key in ("disks", "thin", "wipe"):
             if key in pool.model_fields_set:

@@ -134,7 +134,7 @@ class PoolIn(Base):
         default=None, description="A directory on the host, absolute. It is made when it is not there."
     )
     lvm: str | None = Field(
-        default=None, pattern=_LVM_NAME, description="An LVM volume group. Not applied yet."
+        default=None, pattern=_LVM_NAME, description="An LVM volume group. It is made of `disks` when it is not there."
     )
     disks: list[v.AbsolutePath] = Field(
         default=[], description="With lvm: the disks or partitions the volume group is made of, like /dev/sda4. More "

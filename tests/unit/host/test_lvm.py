@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vmwright import names
 from vmwright.host import lvm
 from vmwright.names import partial_volume, template_volume
 
@@ -72,7 +73,7 @@ def test_progress(line: str, share: float | None) -> None:
 
 
 def test_hyphens_are_doubled_in_the_names_of_device_mapper() -> None:
-    assert lvm.dm_name("vg-libvirt", "lab.web.disk-a") == "vg--libvirt-lab.web.disk--a"
+    assert names.dm_name("vg-libvirt", "lab.web.disk-a") == "vg--libvirt-lab.web.disk--a"
 
 
 @pytest.mark.parametrize(("volume", "long"), [
@@ -81,15 +82,15 @@ def test_hyphens_are_doubled_in_the_names_of_device_mapper() -> None:
     ("x" * 60 + "-" * 25, False), ("x" * 60 + "-" * 26, True)])
 def test_how_long_a_name_may_be(volume: str, long: bool) -> None:
     """127 characters, tried: with 128 LVM says that this "is not supported", or cannot activate the volume."""
-    assert lvm.too_long("a-b-c", volume) is long
-    assert (len(lvm.dm_name("a-b-c", partial_volume(volume))) > 127) is long
+    assert names.too_long("a-b-c", volume) is long
+    assert (len(names.dm_name("a-b-c", partial_volume(volume))) > 127) is long
 
 
 @pytest.mark.parametrize("name", ["snapshot1.web.root", "pvmove.a.root", "-a", "lab.web_tdata.root", "a_pmspare"])
 def test_names_that_lvm_keeps_for_itself(name: str) -> None:
-    assert lvm.reserved(name)
+    assert names.reserved(name)
 
 
 def test_our_names_are_not_reserved() -> None:
     name = template_volume("lab", "snapshot", "0123456789ab", block=True)
-    assert not lvm.reserved(name) and not lvm.reserved(partial_volume(name))
+    assert not names.reserved(name) and not names.reserved(partial_volume(name))

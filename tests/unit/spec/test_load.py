@@ -39,7 +39,6 @@ def test_the_example_names_what_is_not_applied_yet() -> None:
     notes = [(note.key, note.where.line if note.where else 0) for note in load(EXAMPLE).not_yet]
     assert notes == [
         ("hosts.zcloud.iommu", 7), ("hosts.zcloud.devices", 8), ("hosts.zcloud.bridges", 12),
-        ("hosts.zcloud.pools.images_lvm", 15),
         ("vms.z-b-data.pin", 50), ("vms.z-b-data.devices", 51), ("vms.z-b-data.autostart.order", 52),
         ("vms.z-b-data.autostart.healthy", 52),
     ]  # fmt: skip
