@@ -81,7 +81,8 @@ def test_every_file_shown_is_accepted(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(f"{public_key()}\n")
     (tmp_path / "operator.hash").write_text("$6$salt$hash\n")
-    (tmp_path / "golden.qcow2").write_text("")
+    for name in ("golden.qcow2", "micro.qcow2"):
+        (tmp_path / name).write_text("")
     base = "" if mark != "part" else "".join(
         line for section, line in BASE.items() if not re.search(rf"^{section}:", text, re.MULTILINE))
     file = tmp_path / "cloud.yaml"
