@@ -20,6 +20,7 @@ memory: 1G
 nvme: []
 disks: [40G, 1G]
 nics: [{name: eno1, network: outside}, {name: eno2, network: private}]
+iommu: false
 """
 
 

@@ -89,9 +89,12 @@ def _handle(process: Process) -> int | None:
 
 
 def _started(pid: int) -> int | None:
-    """When a process was started; None when there is none, or it waits to be laid to rest."""
+    """When a process was started; None when there is none, or it waits to be laid to rest.
+
+    Its first thread may have ended before the others; until they have, its files and ports are in use.
+    """
     fields = _stat(pid)
-    return None if fields is None or fields[0] in "ZX" else int(fields[19])
+    return None if fields is None or (fields[0] in "ZX" and int(fields[17]) <= 1) else int(fields[19])
 
 
 def _stat(pid: int) -> list[str] | None:

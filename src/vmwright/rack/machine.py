@@ -68,7 +68,8 @@ def _base(machine: Machine) -> Iterator[str]:
     yield from ("-vga", "none", "-display", "none", "-chardev", f"file,id=console,path={CONSOLE},append=on")
     yield from ("-serial", "chardev:console", "-qmp", f"unix:{QMP},server=on,wait=off")
     yield from ("-fw_cfg", f"name={SEED_NAME},file={SEED}")
-    yield from ("-device", "intel-iommu,intremap=on")  # before all devices whose memory accesses it translates
+    if machine.shape.iommu:
+        yield from ("-device", "intel-iommu,intremap=on")  # before all devices whose memory accesses it translates
 
 
 def _cpus(machine: Machine) -> Iterator[str]:

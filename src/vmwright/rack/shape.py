@@ -66,7 +66,7 @@ class Nic:
 
 @dataclass(frozen=True)
 class Shape:
-    """A rack's hardware. One NUMA node per socket; `memory` has the bytes of each node."""
+    """A rack's hardware. One NUMA node per socket; `memory` has the bytes of each node. `iommu`: whether it has one."""
 
     sockets: int
     cores: int
@@ -75,6 +75,7 @@ class Shape:
     nvme: tuple[Drive, ...]
     disks: tuple[Disk, ...]
     nics: tuple[Nic, ...]
+    iommu: bool = True
 
     @property
     def cpus(self) -> int:
@@ -165,6 +166,9 @@ class ShapeIn(_Base):
         default=None, description="SATA disks, each {size, serial} or a size. Default: one of 20G.")
     nics: list[NicIn] | None = Field(
         default=None, description="NICs. Default: eno1 outside, eno2 private, and the card ens1 with 4 functions.")
+    iommu: v.Bool = Field(
+        default=True, description="Whether it has an IOMMU; false is a server whose firmware has it switched off. "
+                                  "Default: true.")
 
 
 def load(file: str | Path) -> Shape:
@@ -231,7 +235,7 @@ def _resolve(given: ShapeIn) -> Shape:
         Disk(d.serial or f"SSD-{number}", d.size) for number, d in enumerate(given.disks, 1))
     nics = REFERENCE.nics if given.nics is None else tuple(
         Nic(n.name, n.network, n.mac, n.functions, n.node) for n in given.nics)
-    return Shape(given.sockets, given.cores, given.threads, memory, nvme, disks, nics)
+    return Shape(given.sockets, given.cores, given.threads, memory, nvme, disks, nics, given.iommu)
 
 
 _Found = list[tuple[KeyPath, str, str]]
@@ -307,4 +311,5 @@ def from_data(data: dict[str, Any]) -> Shape:
     """The shape that `to_data` gave."""
     nics = tuple(Nic(**(nic | {"network": Cable(nic["network"])})) for nic in data["nics"])
     return Shape(data["sockets"], data["cores"], data["threads"], tuple(data["memory"]),
-                 tuple(Drive(**drive) for drive in data["nvme"]), tuple(Disk(**disk) for disk in data["disks"]), nics)
+                 tuple(Drive(**drive) for drive in data["nvme"]), tuple(Disk(**disk) for disk in data["disks"]), nics,
+                 data["iommu"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -68,6 +69,18 @@ def test_one_that_has_ended_and_was_not_laid_to_rest_does_not_run(tmp_path: Path
         child.kill()
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # ended, and still there as a zombie
         assert not daemon.alive(process)
+
+
+def test_one_whose_first_thread_has_ended_still_runs(tmp_path: Path) -> None:
+    program = "import ctypes, threading, time; threading.Thread(target=time.sleep, args=(600,)).start(); " \
+        "ctypes.CDLL(None).syscall(60, 0)"  # exit of this thread alone
+    process = daemon.start([sys.executable, "-c", program], folder=tmp_path, log=tmp_path / "log")
+    stat = Path(f"/proc/{process.pid}/stat")
+    while stat.read_text().rpartition(")")[2].split()[0] != "Z":
+        pass
+    assert daemon.alive(process) and not daemon.wait(process, 0.01)
+    daemon.kill(process)
+    assert daemon.wait(process, 30)
 
 
 def test_a_program_that_is_not_there(tmp_path: Path) -> None:

@@ -73,6 +73,12 @@ def test_the_accelerator() -> None:
     assert values(quick, "-accel") + values(quick, "-cpu") == ["kvm,kernel-irqchip=split", "host"]
 
 
+def test_the_iommu_comes_before_the_devices_and_can_be_left_out() -> None:
+    kinds = [value.partition(",")[0] for value in values(argv(MACHINE), "-device")]
+    assert kinds[0] == "intel-iommu"
+    assert devices(argv(replace(MACHINE, shape=replace(REFERENCE, iommu=False))), "intel-iommu") == []
+
+
 def test_a_comma_in_the_firmwares_path() -> None:
     words = argv(replace(MACHINE, firmware=replace(OVMF, code="/a,b.fd")))
     assert "if=pflash,unit=0,readonly=on,format=raw,file=/a,,b.fd" in words

@@ -43,7 +43,9 @@ memory: [1G, 2G, 1G, 512M]
 nvme: [{serial: A, size: 1G, node: 3}, B, 907202]
 disks: [40G, {size: 8G, serial: OLD}]
 nics: [{name: eth0, network: outside}, {name: ens2, functions: 2, node: 1, mac: 52:54:00:00:00:01}]
+iommu: false
 """)
+    assert REFERENCE.iommu and not made.iommu
     assert (made.cpus, [size // (GIB // 2) for size in made.memory]) == (4, [2, 4, 2, 1])
     assert made.nvme == (Drive("A", GIB, 3), Drive("B", 2 * GIB, 0), Drive("907202", 2 * GIB, 0))
     assert made.disks == (Disk("SSD-1", 40 * GIB), Disk("OLD", 8 * GIB))
