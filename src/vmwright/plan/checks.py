@@ -7,7 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vmwright.facts.model import DomainFacts, Kvm
-from vmwright.plan.actions import Action, CreateVm, GrowDisk, RebuildVm, RestartVm, StartVm, UpdateVm, VmAction
+from vmwright.plan.actions import (
+    Action,
+    CreateVm,
+    GrowDisk,
+    MakeTemplate,
+    RebuildVm,
+    RestartVm,
+    StartVm,
+    UpdateVm,
+    VmAction,
+)
 from vmwright.plan.groups import check_overcommit
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import Copy, Firmware
@@ -113,6 +123,8 @@ def check_space(view: View, draft: Draft) -> None:
 def _wants(view: View, action: Action) -> Iterator[_Want]:
     if isinstance(action, CreateVm):
         yield from _wants_of_vm(view, action)
+    elif isinstance(action, MakeTemplate) and view.lvm(action.template.pool):  # of a directory: where it is planned
+        yield _want(view, action.template.pool, action.object, action.template.size)
     elif isinstance(action, GrowDisk) and action.size > action.old_size:
         more = action.size - action.old_size
         yield _want(view, action.pool, f"growing disk {action.serial} of {action.vm.name} by {format_size(more)}", more)

@@ -120,11 +120,11 @@ def _uses(view: View, block: BlockFacts) -> Iterator[str]:
     if block.readonly:
         yield "it is read-only"
     for row in (block, *_above(view, block)):
-        name = "" if row is block else f"{row.path} "
-        yield from (f"{name}is swap space in use" if mount == "[SWAP]" else f"{name}is mounted at {mount}"
+        name = "it" if row is block else row.path
+        yield from (f"{name} is swap space in use" if mount == "[SWAP]" else f"{name} is mounted at {mount}"
                     for mount in row.mounts)
         if row.vg:
-            yield f"{name}is a physical volume of volume group {row.vg}"
+            yield f"{name} is a physical volume of volume group {row.vg}"
         if row is not block and row.kind not in ("part", "lvm"):
             yield f"{row.path} ({row.kind}) stands on it"
 
