@@ -312,4 +312,4 @@ def from_data(data: dict[str, Any]) -> Shape:
     nics = tuple(Nic(**(nic | {"network": Cable(nic["network"])})) for nic in data["nics"])
     return Shape(data["sockets"], data["cores"], data["threads"], tuple(data["memory"]),
                  tuple(Drive(**drive) for drive in data["nvme"]), tuple(Disk(**disk) for disk in data["disks"]), nics,
-                 data["iommu"])
+                 data.get("iommu", True))
