@@ -14,6 +14,8 @@ from tests.rack.kit import SOURCES, sh
 
 from vmwright.rack.record import Record
 
+BLANK = "  blank: {image: ./blank.qcow2, disk: 64M, firmware: bios}\n"
+
 
 @dataclass(frozen=True)
 class RackCloud:
@@ -23,7 +25,7 @@ class RackCloud:
     folder: Path
     name: str = "lab"
 
-    def write(self, pools: str, vms: str = "", templates: str = "  blank: {image: ./blank.qcow2, disk: 64M}\n") -> None:
+    def write(self, pools: str, vms: str = "", templates: str = BLANK) -> None:
         """`pools`, `vms` and `templates` are YAML, indented as they stand in the file."""
         blank = self.folder / "blank.qcow2"
         if not blank.exists():
@@ -68,6 +70,11 @@ templates:
     def sh(self, script: str) -> str:
         """What a shell script prints on the host."""
         return sh(self.rack, script)
+
+    def drive(self, serial: str) -> str:
+        """The device of an NVMe drive: the kernel numbers them in the order in which it finds them."""
+        rows = (row.split() for row in self.sh("lsblk -dno PATH,SERIAL").splitlines())
+        return next(row[0] for row in rows if row[1:] == [serial])
 
     def volumes(self, group: str) -> dict[str, int]:
         """The logical volumes of a group that one can see, with their sizes in bytes."""

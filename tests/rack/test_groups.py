@@ -15,7 +15,7 @@ from vmwright.rack.record import Record
 MIB = 1 << 20
 MARK = "whose-bytes-are-these"
 THICK = "      thick: {lvm: vg-libvirt, disks: [/dev/sda4]}\n"
-THIN = "      thin: {lvm: vg-thin, disks: [/dev/nvme0n1], thin: true}\n"
+THIN = "      thin: {lvm: vg-thin, thin: true}\n"
 VM = "  {name}: {{template: blank, pool: {pool}, firmware: bios, memory: 64M, running: false, {more}}}\n"
 
 
@@ -33,36 +33,37 @@ def vm(name: str, pool: str, more: str = "address: 192.168.6.50") -> str:
 
 def test_disks_that_are_not_blank_or_in_use_are_refused(cloud: RackCloud) -> None:
     """Each with what was found; the file's word is needed to take one, and no word takes one in use."""
-    cloud.sh("""mkfs.ext4 -q /dev/nvme1n1; mkdir -p /mnt/x; mount /dev/nvme1n1 /mnt/x
-        mkswap -q /dev/nvme2n1; swapon /dev/nvme2n1; wipefs -q -a /dev/nvme0n1; sgdisk -n 1:0:0 /dev/nvme0n1 >/dev/null
-        pvcreate -q /dev/sda4; vgcreate -q theirs /dev/sda4""")
-    disks = "/dev/nvme0n1, /dev/nvme1n1, /dev/nvme2n1, /dev/sda4, /dev/sda2, /dev/sdz"
+    one, two, three = (cloud.drive(f"PM9A1-{n}") for n in (1, 2, 3))
+    cloud.sh(f"""mkfs.ext4 -q {two}; mkdir -p /mnt/x; mount {two} /mnt/x; mkswap -q {three}; swapon {three}
+        sgdisk -n 1:0:0 {one} >/dev/null; pvcreate -q /dev/sda4; vgcreate -q theirs /dev/sda4""")
+    root = cloud.sh("findmnt -no SOURCE /")
+    disks = ", ".join([one, two, three, "/dev/sda4", root, "/dev/sdz"])
     cloud.write(f"      p: {{lvm: vg0, disks: [{disks}], wipe: [PM9A1-2, PM9A1-3, 2G]}}\n")
     refused = cloud.refused()
-    assert "pool p: /dev/nvme1n1 is in use: it is mounted at /mnt/x" in refused
-    assert "pool p: /dev/nvme2n1 is in use: it is swap space in use" in refused
+    assert f"pool p: {two} is in use: it is mounted at /mnt/x" in refused
+    assert f"pool p: {three} is in use: it is swap space in use" in refused
     assert "pool p: /dev/sda4 is in use: it is a physical volume of volume group theirs" in refused
-    assert any(what.startswith("pool p: /dev/sda2 is in use: it is mounted at /") for what in refused)
+    assert f"pool p: {root} is in use: it is mounted at /" in refused
     assert "pool p: host rack has no disk /dev/sdz" in refused
-    assert not any("nvme0n1" in what for what in refused), "its size is named under wipe"
+    assert not any(one in what for what in refused), "its size is named under wipe"
 
-    cloud.sh("umount /mnt/x; swapoff /dev/nvme2n1; vgremove -q theirs; pvremove -q /dev/sda4")
-    cloud.write("      p: {lvm: vg0, disks: [/dev/nvme0n1, /dev/nvme1n1], wipe: PM9A1-2}\n")
-    assert cloud.refused() == [
-        "pool p: /dev/nvme0n1 is not blank: a gpt partition table with 1 partition"]
-    cloud.write("      p: {lvm: vg0, disks: [/dev/nvme1n1, /dev/nvme2n1]}\n")
-    assert cloud.refused() == ["pool p: /dev/nvme1n1 is not blank: ext4", "pool p: /dev/nvme2n1 is not blank: swap"]
-    assert cloud.sh("wipefs -n /dev/nvme1n1 | grep -c ext4") == "1"
+    cloud.sh(f"umount /mnt/x; swapoff {three}; vgremove -q theirs; pvremove -q /dev/sda4")
+    cloud.write(f"      p: {{lvm: vg0, disks: [{one}, {two}, {three}], wipe: PM9A1-2}}\n")
+    assert set(cloud.refused()) == {f"pool p: {one} is not blank: a gpt partition table with 1 partition",
+                                    f"pool p: {three} is not blank: swap"}
+    assert cloud.sh(f"wipefs -n {two} | grep -c ext4") == "1"
 
 
 def test_groups_are_made_and_the_second_apply_has_nothing_to_do(cloud: RackCloud) -> None:
-    cloud.write(THICK + THIN.replace("thin: true", "thin: {metadata: 32M}, wipe: PM9A1-1"), vm("one", "thick"))
+    drive = cloud.drive("PM9A1-1")
+    cloud.write(THICK + THIN.replace("thin: true", f"disks: [{drive}], thin: {{metadata: 32M}}, wipe: PM9A1-1"),
+                vm("one", "thick"))
     plan = cloud.plan()
     taken = next(row for row in plan["actions"] if row["object"] == "pool thin")
     assert "takes data" in taken["effects"]
     said = cloud.run("apply", "-y")
     assert said.returncode == 64 and said.stderr == (
-        "error: pool thin: to take /dev/nvme0n1 with all that is on it was not confirmed; nothing was changed\n"
+        f"error: pool thin: to take {drive} with all that is on it was not confirmed; nothing was changed\n"
         "  do:  type its name when asked, or say --confirm thin\n")
     assert "vg-thin" not in cloud.sh("vgs")
     cloud.ok("apply", "-y", "--confirm", "thin")
