@@ -66,6 +66,11 @@ def settled(said: str) -> list[str]:
     return lines
 
 
+def alone(svg: str) -> str:
+    """The picture without fonts from elsewhere: a page that shows it should not have to ask anybody for them."""
+    return re.sub(r"\s*@font-face \{.*?\}", "", re.sub(r"\s*<!--.*?-->", "", svg, flags=re.DOTALL), flags=re.DOTALL)
+
+
 def command_line(words: list[str]) -> list[str]:
     """argv of a command: vmwright is the one of this checkout."""
     return [sys.executable, "-m", "vmwright.cli.main", *words[1:]] if words[0] == "vmwright" else words
@@ -91,7 +96,7 @@ def main() -> None:
             for line in settled(said):
                 out.print(Text.from_ansi(line), soft_wrap=False)
             out.print()
-        chosen.picture.write_text(out.export_svg(title=chosen.title), encoding="utf-8")
+        chosen.picture.write_text(alone(out.export_svg(title=chosen.title)), encoding="utf-8")
     print(f"wrote {chosen.picture}")
 
 
