@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from vmwright.spec.cloud import Cloud
 
 DEFAULT_FILE = "cloud.yaml"
+_DETAIL = 4  # spaces before what is said of the line above
 
 
 def _vm_names(context: typer.Context, incomplete: str) -> list[str]:
@@ -95,10 +97,24 @@ def refuse_if_refused(plan: Plan) -> None:
 
 
 def print_lines(lines: Iterable[object]) -> None:
-    """Lines of text, styled on a terminal, never cut."""
+    """Lines of text, styled on a terminal, never cut. There, the rest of a long detail stands below its beginning."""
     out = console()
     for line in lines:
-        out.print(line, soft_wrap=True)
+        for part in _hanging(line, out.width) if out.is_terminal else [line]:
+            out.print(part, soft_wrap=True)
+
+
+def _hanging(line: object, width: int) -> list[object]:
+    """A line of details in parts that fit; any other line as it is."""
+    plain = getattr(line, "plain", "")
+    indent = len(plain) - len(plain.lstrip())
+    if indent < _DETAIL or "\n" in plain or len(plain) <= width:
+        return [line]
+    from rich.text import Text
+
+    style = line.style if isinstance(line, Text) else ""
+    rows = textwrap.wrap(plain.strip(), max(20, width - indent), break_long_words=False, break_on_hyphens=False)
+    return [Text(" " * indent + row, style=style) for row in rows]
 
 
 def ask(question: str) -> bool:
