@@ -185,6 +185,20 @@ def test_a_file_cut_off_on_its_way_never_appears(server: Sshd, host: SshHost, tm
     until(lambda: not list(target.parent.iterdir()))
 
 
+def test_an_upload_can_be_stopped(host: SshHost, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "there" / "target"
+    source.write_bytes(bytes(64 << 20))
+
+    def stop(sent: int) -> None:
+        if sent >= 8 << 20:
+            raise Cancelled("stopped at your wish")
+
+    with pytest.raises(Cancelled):
+        host.upload(str(source), str(target), on_bytes=stop)
+    until(lambda: not list(target.parent.iterdir()))
+    assert host.run(["echo", "still here"]).text == "still here"
+
+
 def test_a_lost_connection_is_not_made_anew(server: Sshd, host: SshHost) -> None:
     """The host's lock was held through it: what comes after would work without one."""
     assert host.run(["echo", "here"]).text == "here"

@@ -89,7 +89,10 @@ class Host(Protocol):
         ...
 
     def upload(self, source: str, path: str, *, on_bytes: Callable[[int], None] | None = None) -> None:
-        """Stream a local file to `path` on the host, atomically; `on_bytes` gets the count of bytes sent so far."""
+        """Stream a local file to `path` on the host, atomically; `on_bytes` gets the count of bytes sent so far.
+
+        What `on_bytes` raises ends the upload, and nothing appears at `path`.
+        """
         ...
 
     def libvirt_uri(self) -> str:

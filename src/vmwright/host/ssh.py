@@ -125,7 +125,12 @@ class SshHost:
         remote = self._remote(_write_argv(path, 0o644, os.path.getsize(source)))
         with self._sessions:
             process = spawn(self._ssh(remote), stdin=subprocess.PIPE)
-            _send(source, process, on_bytes)
+            try:
+                _send(source, process, on_bytes)
+            except BaseException:
+                process.kill()
+                process.communicate()
+                raise
             _, said = process.communicate()
         if process.returncode:
             raise HostError(f"upload of {source} to host {self.name} failed",

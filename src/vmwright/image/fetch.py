@@ -213,8 +213,13 @@ def _upload(job: Job, location: str, wanted: sums.Sum, length: int, name: str, c
         if length > job.room(cache):
             raise download.no_room(job, f"{name} ({format_size(length)})", cache, "")
         partial = f"{path}.partial"
-        job.host.upload(location, partial, on_bytes=lambda sent: job.progress(
-            f"sending {name}: {format_size(sent)} of {format_size(length)}", sent / length if length else None))
+
+        def sent(count: int) -> None:
+            job.going()
+            job.progress(f"sending {name}  {format_size(count)} of {format_size(length)}",
+                         count / length if length else None)
+
+        job.host.upload(location, partial, on_bytes=sent)
         job.going()
         actual = _digest(job, partial, "sha256", name)
         if actual != wanted.digest:
