@@ -309,7 +309,7 @@ def test_prune_asks_for_the_name(cloud: Kit) -> None:
                  typed(cloud, "apply", "--prune", keys=f"{gone_b}\nno\n"),
                  typed(cloud, "apply", "--prune", keys=f"{gone_c}\n{gone_c}\n")):
         assert said.code == 64, said.all
-        assert "was not confirmed; nothing was changed" in said.err
+        assert "it was not confirmed to " in said.err and "; nothing was changed" in said.err
         assert "type its name when asked, or say --confirm " in said.err
         assert cloud.domains() == {f"{cloud.name}-{name}" for name in "abc"}
     said = typed(cloud, "apply", "--prune", keys=f"{gone_b}\n{gone_c}\n")

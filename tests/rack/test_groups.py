@@ -63,7 +63,7 @@ def test_groups_are_made_and_the_second_apply_has_nothing_to_do(cloud: RackCloud
     assert "takes data" in taken["effects"]
     said = cloud.run("apply", "-y")
     assert said.returncode == 64 and said.stderr == (
-        f"error: pool thin: to take {drive} with all that is on it was not confirmed; nothing was changed\n"
+        f"error: pool thin: it was not confirmed to take {drive} with all that is on it; nothing was changed\n"
         "  do:  type its name when asked, or say --confirm thin\n")
     assert "vg-thin" not in cloud.sh("vgs")
     cloud.ok("apply", "-y", "--confirm", "thin")

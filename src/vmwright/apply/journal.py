@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import threading
@@ -29,6 +30,8 @@ class Journal:
             self._file: IO[str] = self.path.open("a", encoding="utf-8")
         except OSError as error:
             raise self._cannot_write(error) from error
+        with suppress(OSError):  # only to tell a run that is under way from one that was cut off
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self.write("begin", command=command, pid=os.getpid())
 
     def __enter__(self) -> Self:
@@ -64,6 +67,16 @@ class Journal:
 def runs(folder: Path) -> list[Path]:
     """The journals of a cloud, oldest first."""
     return sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
+
+
+def under_way(path: Path) -> bool:
+    """Whether the run that writes this journal is still at work."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:

@@ -200,7 +200,7 @@ def _allow(made: Plan, command: str, *, yes: bool, confirm: list[str], allow_cut
         if Effect.TAKES_DATA in action.effects and name not in confirm:
             if yes or not ask_name(f"{action.object}: {verb}", name):
                 option = f"--confirm {name}" if command == "apply" else "-y"
-                raise UsageError(f"{action.object}: to {verb} was not confirmed; nothing was changed",
+                raise UsageError(f"{action.object}: it was not confirmed to {verb}; nothing was changed",
                                  todo=f"type its name when asked, or say {option}")
             typed += 1
         if Effect.CUTS_OFF in action.effects and not allow_cut_off and yes:
@@ -322,7 +322,7 @@ def log(
     all: Annotated[bool, typer.Option("--all", help="List all runs.")] = False,
 ) -> None:
     """What earlier runs did, from the journal."""
-    from vmwright.apply.journal import read, runs
+    from vmwright.apply.journal import read, runs, under_way
     from vmwright.report.log import log_lines, run_line
     from vmwright.state import State
 
@@ -331,10 +331,11 @@ def log(
         typer.echo("There is no journal yet: nothing has been applied from this machine.")
         return
     if all:
-        print_lines(run_line(n, list(read(path))) for n, path in zip(range(len(found), 0, -1), found, strict=True))
+        numbered = zip(range(len(found), 0, -1), found, strict=True)
+        print_lines(run_line(n, list(read(path)), under_way=under_way(path)) for n, path in numbered)
         return
     if not 1 <= run <= len(found):
         raise UsageError(f"there are {len(found)} runs, not {run}", todo="see them with vmwright log --all")
-    print_lines(log_lines(list(read(found[-run]))))
+    print_lines(log_lines(list(read(found[-run])), under_way=under_way(found[-run])))
 
 

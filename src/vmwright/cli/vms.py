@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,7 +20,7 @@ from vmwright.cli.common import (
     with_images,
 )
 from vmwright.cli.runs import carry_out, known_vms
-from vmwright.errors import GuestError
+from vmwright.errors import GuestError, UsageError
 
 if TYPE_CHECKING:
     from vmwright.facts.model import Facts
@@ -106,9 +107,13 @@ def stop(
 def console_(name: Name, file: File = DEFAULT_FILE) -> None:
     """A VM's serial console. Leave it with Ctrl-]."""
     from vmwright.session import Sessions
+    from vmwright.virt.design import serial_log
 
     cloud = load_cloud(file)
     vm = _vm(cloud, name)
+    if not sys.stdin.isatty():
+        raise UsageError("a console needs a terminal", todo="run it in one, or see what it said so far, on the "
+                         f"host: {serial_log(name)}")
     with Sessions(cloud.hosts) as sessions:
         host = sessions[vm.host].host
         raise typer.Exit(host.interactive(["virsh", "-c", "qemu:///system", "console", name, "--force"]))
@@ -136,7 +141,8 @@ def ssh(
         address = next((str(nic.address.ip) for nic in vm.nics if nic.address), "") or _ask_address(session, name)
         _know(session, state, vm, address)
         chosen = user or (vm.guest.users[0].name if vm.guest.users else "root")
-        argv = login_argv(vm, chosen, address, state.known_hosts, jump=_jump(cloud, vm, session), command=context.args)
+        argv = login_argv(vm, chosen, address, state.known_hosts, jump=_jump(cloud, vm, session),
+                          command=context.args[1:] if context.args[:1] == ["--"] else context.args)
     raise typer.Exit(attach(argv))
 
 

@@ -41,7 +41,8 @@ def plan_destroy(view: View, name: str, why: str, draft: Draft) -> DestroyVm | N
                      todo if wanted else "put it back into the file with `protect: false`, apply, and take it out then",
                      wanted.where if wanted else None)
         return None
-    own, intent = view.vm_volumes.get(name, ()), view.intents.get(name)
+    own = tuple(sorted(view.vm_volumes.get(name, ()), key=lambda row: row[0].name))
+    intent = view.intents.get(name)
     if domain is None and not own and intent is None:
         return None
     return DestroyVm(

@@ -10,18 +10,18 @@ from rich.text import Text
 _STYLE = {"done": "green", "failed": "red", "undo-failed": "red", "undo": "yellow", "skipped": "yellow"}
 
 
-def run_line(number: int, events: list[dict[str, Any]]) -> Text:
+def run_line(number: int, events: list[dict[str, Any]], *, under_way: bool = False) -> Text:
     """One run in a line."""
     begin = events[0] if events else {}
     kinds = [event.get("event") for event in events]
     counts = {kind: kinds.count(kind) for kind in ("done", "failed", "skipped")}
     told = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "nothing done"
-    ended = "" if "end" in kinds else "  (cut off: it has no end)"
+    ended = "" if "end" in kinds else "  (under way)" if under_way else "  (cut off: it has no end)"
     time = begin.get("time", "?")[:19].replace("T", " ")
     return Text(f"{number:4}  {time}  {begin.get('command', '?'):<8} {told}{ended}")
 
 
-def log_lines(events: list[dict[str, Any]]) -> Iterable[Text]:
+def log_lines(events: list[dict[str, Any]], *, under_way: bool = False) -> Iterable[Text]:
     """A run's events, one a line, with what changed and what went wrong."""
     for event in events:
         kind = event.get("event", "?")
@@ -35,4 +35,5 @@ def log_lines(events: list[dict[str, Any]]) -> Iterable[Text]:
         for note in event.get("notes", ()):
             yield Text(f"             {note}")
     if not any(event.get("event") == "end" for event in events):
-        yield Text("This run was cut off: it has no end. Apply again picks up from there.", style="yellow")
+        yield Text("This run is under way." if under_way else
+                   "This run was cut off: it has no end. Apply again picks up from there.", style="yellow")

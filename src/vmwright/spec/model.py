@@ -217,7 +217,7 @@ class UserIn(Base):
 
     ssh_keys: Texts = Field(
         default=[],
-        description="Public SSH keys: the key itself, or a file of keys on this machine (starts with ~ or / or ./; "
+        description="Public SSH keys: the key itself, or a file of keys on this machine (starts with ~, /, ./ or ../; "
         "./ is relative to the spec file). A file may hold several keys, one per line. Default: none.",
     )
     sudo: Sudo = Field(
@@ -457,7 +457,7 @@ class TemplateIn(Base):
         pattern=r"^[a-z0-9][a-z0-9.-]*$",
         description="With build: release of the distribution. Default: bookworm.",
     )
-    filesystem: Filesystem | None = Field(
+    filesystem: Literal[Filesystem.EXT4, Filesystem.XFS] | None = Field(
         default=None, description="With build: file system of the root disk: ext4 or xfs. Default: ext4."
     )
     sha256: v.Sha256 | None = Field(

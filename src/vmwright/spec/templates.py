@@ -94,13 +94,10 @@ def _source(
 
 
 def _build(path: KeyPath, template: TemplateIn, spec: Spec, findings: Findings) -> BuildSource:
-    filesystem = template.filesystem or Filesystem.EXT4
-    if filesystem is Filesystem.BTRFS:
-        findings.error((*path, "filesystem"), "btrfs is not built as a root file system", "write ext4 or xfs")
     return BuildSource(
         distribution=template.build or "debian",
         release=template.release or DEFAULT_RELEASE,
-        filesystem=filesystem,
+        filesystem=template.filesystem or Filesystem.EXT4,
         packages=tuple(template.packages or ()),
         mirror=template.mirror or spec.defaults.mirror,
     )

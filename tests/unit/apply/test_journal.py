@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vmwright.apply.journal import Journal, read, runs
+from vmwright.apply.journal import Journal, read, runs, under_way
 from vmwright.errors import HostError
 
 
@@ -92,3 +92,9 @@ def test_a_state_directory_that_cannot_be_made(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="cannot write the journal") as caught:
         Journal(tmp_path / "file" / "journal", "apply")
     assert "XDG_STATE_HOME" in caught.value.todo
+
+
+def test_a_run_under_way_is_told_from_one_that_was_cut_off(tmp_path: Path) -> None:
+    with Journal(tmp_path, "apply") as journal:
+        assert under_way(journal.path)
+    assert not under_way(journal.path)

@@ -186,7 +186,14 @@ def test_a_key_file_that_is_not_there(ran) -> None:  # type: ignore[no-untyped-d
         "cloud.yaml:5:28", f"make it: ssh-keygen -t ed25519 -f {here}/id_ed25519")
 
 
-@pytest.mark.parametrize("words", ON_HOSTS, ids=name)
+def test_a_console_needs_a_terminal(ran) -> None:  # type: ignore[no-untyped-def]
+    said = ran("console", "web-1")
+    assert said.code == 64
+    assert said.err == ("error: a console needs a terminal\n  do:  run it in one, or see what it said so far, on the "
+                        "host: /var/log/libvirt/qemu/web-1.serial.log\n")
+
+
+@pytest.mark.parametrize("words", [words for words in ON_HOSTS if words[0] != "console"], ids=name)
 def test_a_host_that_cannot_be_reached(words: list[str], ran) -> None:  # type: ignore[no-untyped-def]
     """Port 9 of this machine is closed."""
     said = ran(*words)

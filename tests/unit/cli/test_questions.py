@@ -158,7 +158,8 @@ def test_destroy_and_rebuild_ask_for_each_name_and_yes_answers(keyboard: int) ->
         typed(keyboard, "web-1", "y")
         with pytest.raises(UsageError) as caught:
             allowed(found, command)
-        assert "vm web-2: to " in caught.value.what and "was not confirmed; nothing was changed" in caught.value.what
+        assert caught.value.what.startswith("vm web-2: it was not confirmed to ")
+        assert caught.value.what.endswith("; nothing was changed")
         assert caught.value.todo == "type its name when asked, or say -y"
         assert not allowed(found, command, yes=True, confirm=names)
 

@@ -172,7 +172,7 @@ def test_wrong_network_key(desk: Desk, network: str, message: str) -> None:
         ("{os: debian12, release: trixie}", "2:31: templates.t.release: goes with build, not with os"),
         ("{build: debian, sha256: " + "0" * 64 + "}", "2:32: templates.t.sha256: goes with image, not with build"),
         ("{build: debain}", "2:24: templates.t.build: 'debain' is not one of debian\n    did you mean debian?"),
-        ("{build: debian, filesystem: btrfs}", "2:44: templates.t.filesystem: btrfs is not built as a root file system\n    write ext4 or xfs"),
+        ("{build: debian, filesystem: btrfs}", "2:44: templates.t.filesystem: 'btrfs' is not one of ext4, xfs"),
         ("{build: debian, release: Big Release}", "2:41: templates.t.release: 'Big Release' has characters that are not allowed"),
         ("{image: disk.qcow2}", "2:24: templates.t.image: 'disk.qcow2' is neither a URL nor a path\n    write ./disk.qcow2 for a file beside this one"),
         ("{image: https://h/x.qcow2}", "2:24: templates.t.image: an image from the network needs its sum\n    add sha256, or sums:"),
