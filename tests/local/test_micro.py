@@ -208,7 +208,7 @@ def test_rebuild_makes_a_new_guest_and_keeps_the_data_disk(cloud: Kit, one: str)
     after = inside(one, look).split()
     assert not set(before) & set(after)
     assert inside(one, "cat /srv/file; ls /root") == "precious\nran"
-    assert cloud.run("ssh", one, "hostname").out.strip() == one
+    assert cloud.run("ssh", one, "--", "hostname").out.strip() == one
     nothing_to_do(cloud)
 
 
