@@ -89,6 +89,16 @@ class Pool:
 
 
 @dataclass(frozen=True)
+class DeviceSpec:
+    """A PCI device set aside for guests: by `serial`, by `address` in the kernel's form (0000:05:00.0), or by both."""
+
+    name: str
+    serial: str | None = None
+    address: str | None = None
+    where: Where | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
 class HostSpec:
     """A host: `connect` is "local" or ssh://user@host[:port]. `accelerator` is auto, kvm or qemu."""
 
@@ -96,6 +106,7 @@ class HostSpec:
     connect: str
     accelerator: str = "auto"
     ssh_config: str | None = None  # an OpenSSH client configuration used in place of ~/.ssh/config
+    devices: tuple[DeviceSpec, ...] = ()
     where: Where | None = field(default=None, compare=False)
 
 

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from vmwright.spec import keyfiles
-from vmwright.spec.cloud import HostSpec, LvmSpec, Pool, ThinSpec
+from vmwright.spec.cloud import DeviceSpec, HostSpec, LvmSpec, Pool, ThinSpec
 from vmwright.spec.findings import Findings
 from vmwright.spec.model import HostIn, PoolIn, Spec
 from vmwright.spec.values import IDENTIFIER, LABEL, USER, connect_host
@@ -95,7 +95,9 @@ def _host(name: str, host: HostIn, findings: Findings) -> HostView:
         names = (DEFAULT_POOL.name,)
         pools = {names[0]: replace(DEFAULT_POOL, host=name, where=findings.where(path, key=True))}
     config = _ssh_config((*path, "ssh_config"), host, findings)
-    spec = HostSpec(name, host.connect, host.accelerator, config, where=findings.where(path, key=True))
+    devices = tuple(DeviceSpec(key, device.serial, device.address, findings.where((*path, "devices", key), key=True))
+                    for key, device in host.devices.items())
+    spec = HostSpec(name, host.connect, host.accelerator, config, devices, findings.where(path, key=True))
     return HostView(spec, pools, names, tuple(host.devices), _addresses(name, host, findings))
 
 

@@ -51,6 +51,16 @@ def test_which_network(desk: Desk) -> None:
     ]
 
 
+def test_devices_set_aside(desk: Desk) -> None:
+    """What the facts are asked for; the plan does not use them yet, which is told."""
+    cloud = desk.load("""cloud: lab
+        hosts: {h: {devices: {gpu: {address: "82:00.0"}, n1: {serial: S1}, n2: {serial: 7, address: "0000:0B:00.0"}}}}
+        """.replace("        ", ""))
+    assert [(d.name, d.serial, d.address, d.where and (d.where.line, d.where.column)) for d in cloud.hosts[0].devices] == [
+        ("gpu", None, "0000:82:00.0", (2, 23)), ("n1", "S1", None, (2, 50)), ("n2", "7", "0000:0b:00.0", (2, 68))]
+    assert [later.key for later in cloud.not_yet] == ["hosts.h.devices"]
+
+
 def test_a_device_for_two(desk: Desk) -> None:
     desk.write("$6$salt$hash\n", "hash")
     problems = desk.problems(f"""{TWO}
