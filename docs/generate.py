@@ -304,7 +304,8 @@ def facts_json() -> str:
 
 _FACTS = (facts.Facts, facts.HostFacts, facts.PoolFacts, facts.VolumeFacts, facts.NetworkFacts, facts.LinkFacts,
           facts.DomainFacts, facts.ConfigFacts, facts.DiskFacts, facts.NicFacts, facts.OwnerFacts, facts.IntentFacts,
-          facts.ImageFacts, facts.PathFacts, facts.BlockFacts, facts.GroupFacts, facts.ThinFacts)
+          facts.ImageFacts, facts.PathFacts, facts.BlockFacts, facts.GroupFacts, facts.ThinFacts,
+          facts.CpuFacts, facts.NodeFacts, facts.HugepageFacts, facts.DeviceFacts, facts.UseFacts, facts.IommuFacts)
 
 
 def _record(kind: Any) -> Iterator[str]:

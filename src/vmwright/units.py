@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 _BINARY = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": TIB}
@@ -69,6 +70,17 @@ def parse_cpuset(text: str) -> tuple[int, ...]:
             raise ValueError(f"{text!r}: there is no CPU {last}; Linux numbers them from 0 to {_LAST_CPU} at most")
         cpus.update(range(first, last + 1))
     return tuple(sorted(cpus))
+
+
+def format_cpuset(cpus: Iterable[int]) -> str:
+    """CPU numbers as a Linux CPU list: 0-3,8."""
+    runs: list[list[int]] = []
+    for cpu in sorted(set(cpus)):
+        if runs and cpu == runs[-1][-1] + 1:
+            runs[-1][1:] = [cpu]
+        else:
+            runs.append([cpu])
+    return ",".join("-".join(map(str, run)) for run in runs)
 
 
 def parse_pci(text: str) -> str:

@@ -13,6 +13,7 @@ from vmwright.units import (
     TIB,
     content_hash,
     derive_mac,
+    format_cpuset,
     format_size,
     parse_cpuset,
     parse_mac,
@@ -106,6 +107,13 @@ def test_a_cpu_that_no_linux_has_is_refused() -> None:
 @given(st.sets(st.integers(0, 300), min_size=1))
 def test_cpu_lists_in_any_order(cpus: set[int]) -> None:
     assert parse_cpuset(",".join(map(str, cpus))) == tuple(sorted(cpus))
+    assert parse_cpuset(format_cpuset(cpus)) == tuple(sorted(cpus))
+
+
+@pytest.mark.parametrize(("cpus", "text"), [
+    ((), ""), ((5,), "5"), ((1, 0), "0-1"), ((0, 2, 3, 4, 8), "0,2-4,8"), ((24, 25, 0, 1, 1), "0-1,24-25")])
+def test_cpu_lists_are_written_short(cpus: tuple[int, ...], text: str) -> None:
+    assert format_cpuset(cpus) == text
 
 
 @pytest.mark.parametrize(("text", "address"), [

@@ -26,6 +26,8 @@ from vmwright.virt.xml import metadata, read
 
 _DISK_SOURCES = ("file", "dev", "dir")
 _CPU_MODES = ("host-passthrough", "maximum", "default")  # libvirt keeps these as they are in a running domain
+_HOSTDEVS = {"hostdev": "pci", "interface": "hostdev", "disk": "nvme"}  # elements and their types
+_PCI_PARTS = ("domain", "bus", "slot", "function")
 _NIC_SOURCES = ("network", "bridge", "dev", "path", "name")
 
 
@@ -67,6 +69,7 @@ def _config(root: ET.Element) -> ConfigFacts:
         cpu=_cpu(root.find("cpu")),
         owner=_owner(root.find("metadata")),
         nvram=(os.findtext("nvram") or None) if os is not None else None,
+        hostdevs=tuple(_hostdevs(root)),
     )
 
 
@@ -93,6 +96,16 @@ def _nic(nic: ET.Element) -> NicFacts:
     mac = nic.find("mac")
     address = mac.get("address", "").lower() if mac is not None else ""
     return NicFacts(address, nic.get("type", ""), _first(nic.find("source"), _NIC_SOURCES) or "")
+
+
+def _hostdevs(root: ET.Element) -> Iterable[str]:
+    """PCI devices passed through: as such, as the NIC that they are, or as an NVMe drive that QEMU itself drives."""
+    for kind, type in _HOSTDEVS.items():
+        for device in root.iterfind(f"devices/{kind}"):
+            address = device.find("source/address")
+            if address is not None and device.get("type") == type and address.get("type", "pci") == "pci":
+                domain, bus, slot, function = (int(address.get(key, "0"), 0) for key in _PCI_PARTS)
+                yield f"{domain:04x}:{bus:02x}:{slot:02x}.{function:x}"
 
 
 def _owner(place: ET.Element | None) -> OwnerFacts | None:

@@ -8,8 +8,19 @@ from dataclasses import replace
 from typing import TypeVar
 
 from vmwright.errors import HostError
-from vmwright.facts import domains, kvm, probes, storage
-from vmwright.facts.model import BlockFacts, Facts, HostFacts, ImageFacts, PathFacts, PoolFacts, VolumeFacts
+from vmwright.facts import cpu, domains, kvm, pci, probes, storage
+from vmwright.facts import devices as device_uses
+from vmwright.facts.model import (
+    BlockFacts,
+    DeviceFacts,
+    Facts,
+    HostFacts,
+    ImageFacts,
+    IommuFacts,
+    PathFacts,
+    PoolFacts,
+    VolumeFacts,
+)
 from vmwright.session import Session, Sessions
 from vmwright.spec.cloud import Cloud, Pool
 from vmwright.virt.connect import Inventory, RawPool
@@ -19,27 +30,33 @@ _PROBE_SECONDS = 60.0
 LOGICAL = "logical"  # libvirt's word for a pool that is a volume group
 
 
-def gather(cloud: Cloud, sessions: Sessions, images: Collection[ImageFacts] = (), *, disks: bool = False) -> Facts:
-    """The facts of every host of the cloud; `disks` as in `gather_host`. Raises HostError when one is not reached."""
+def gather(cloud: Cloud, sessions: Sessions, images: Collection[ImageFacts] = (), *, disks: bool = False,
+           devices: bool = False) -> Facts:
+    """The facts of every host of the cloud; `disks` and `devices` as in `gather_host`.
+
+    Raises HostError when one is not reached.
+    """
     names = [host.name for host in cloud.hosts]
     with ThreadPoolExecutor(max_workers=max(1, len(names))) as pool:
-        hosts = list(pool.map(lambda name: gather_host(cloud, sessions[name], disks=disks), names))
+        hosts = list(pool.map(lambda name: gather_host(cloud, sessions[name], disks=disks, devices=devices), names))
     return Facts(tuple(hosts), tuple(images))
 
 
-def gather_host(cloud: Cloud, session: Session, *, disks: bool = False) -> HostFacts:
+def gather_host(cloud: Cloud, session: Session, *, disks: bool = False, devices: bool = False) -> HostFacts:
     """The facts of one host. libvirt is asked first: where it has no active pool, the shell looks at the files.
 
-    Block devices are read when the cloud has an LVM pool there, or with `disks`.
+    Block devices are read when the cloud has an LVM pool there, or with `disks`. PCI devices are read when the cloud
+    sets some aside there, or with `devices`; and block devices with them, for they may be in use.
     """
     pools = [pool for pool in cloud.pools if pool.host == session.spec.name]
     inventory = session.virt.inventory(refresh={pool.name for pool in pools})
     hidden = untold(pools, (_pool(raw) for raw in inventory.pools))
-    wanted = storage.wanted(pools, disks=disks)
+    devices = devices or bool(session.spec.devices)
+    wanted = storage.wanted(pools, disks=disks or devices)
     asked = probes.commands(cloud.name, {pool.path for pool in pools if not pool.lvm}, hidden)
-    script = probes.script({**asked, **storage.commands(wanted)})
+    script = probes.script({**asked, **storage.commands(wanted), **pci.commands(devices)})
     done = session.host.run(["sh", "-s"], input=script.encode(), timeout=_PROBE_SECONDS)
-    return assemble(session.spec.name, probes.split(done.text), inventory, hidden, wanted)
+    return assemble(session.spec.name, probes.split(done.text), inventory, hidden, wanted, devices=devices)
 
 
 def untold(wanted: Iterable[Pool], there: Iterable[PoolFacts]) -> dict[str, str]:
@@ -53,10 +70,11 @@ def untold(wanted: Iterable[Pool], there: Iterable[PoolFacts]) -> dict[str, str]
 
 
 def assemble(name: str, outputs: Mapping[str, probes.Output], inventory: Inventory,
-             hidden: Mapping[str, str] | None = None, wanted: storage.Wanted | None = None) -> HostFacts:
+             hidden: Mapping[str, str] | None = None, wanted: storage.Wanted | None = None, *,
+             devices: bool = False) -> HostFacts:
     """Facts from what a host and its libvirt said. Pure. Raises HostError naming the probe that went wrong."""
     wanted = wanted or storage.Wanted()
-    probes.demand(outputs, name, storage.commands(wanted))
+    probes.demand(outputs, name, {**storage.commands(wanted), **pci.commands(devices)})
 
     def read(probe: str, parse: Callable[[str], T]) -> T:
         return _read(name, outputs, probe, parse)
@@ -65,7 +83,8 @@ def assemble(name: str, outputs: Mapping[str, probes.Output], inventory: Invento
     total, available = read("memory", probes.parse_meminfo)
     verdict, reason = kvm.parse(outputs["kvm"].text)
     paths = probes.parse_paths(outputs["paths"].text)
-    return HostFacts(
+    cpus, nodes = read("topology", cpu.parse)
+    host = HostFacts(
         name=name,
         hostname=outputs["hostname"].text.strip(),
         os=probes.parse_os(outputs["os"].text),
@@ -91,9 +110,26 @@ def assemble(name: str, outputs: Mapping[str, probes.Output], inventory: Invento
         paths=paths,
         blocks=blocks,
         groups=lvm.groups,
+        cpu_list=cpus,
+        nodes=nodes,
         kvm_device_mode=outputs["kvm-device"].text.strip() or None,
         user=outputs["user"].text.strip(),
     )
+    if not devices:
+        return host
+    found, iommu = _devices(host, outputs)
+    return replace(host, devices=found, iommu=iommu)
+
+
+def _devices(host: HostFacts, outputs: Mapping[str, probes.Output]) -> tuple[tuple[DeviceFacts, ...], IommuFacts]:
+    """PCI devices with who uses them, by what else is known of the host."""
+    names = outputs["pci-names"].text
+    serials = _read(host.name, outputs, "pci-config", pci.parse_serials)
+    seen = _read(host.name, outputs, "pci", lambda text: pci.parse(text, serials, names))
+    addresses = _read(host.name, outputs, "links", device_uses.parse_addresses)
+    links = device_uses.parse_disk_links(outputs["disk-links"].text)
+    return device_uses.with_uses(seen, device_uses.Around(host.blocks, host.links, addresses, host.domains,
+                                                          links)), seen.iommu
 
 
 def _storage(name: str, outputs: Mapping[str, probes.Output],
@@ -119,7 +155,7 @@ def _read(host: str, outputs: Mapping[str, probes.Output], probe: str, parse: Ca
 
 
 def _shown(probe: str) -> str:
-    every = {**probes.commands("CLOUD", ()), **storage.commands(storage.Wanted(disks=True))}
+    every = {**probes.commands("CLOUD", ()), **storage.commands(storage.Wanted(disks=True)), **pci.commands(True)}
     if probe == "lvm":
         return "lvm fullreport"
     argv = every.get(probe, ["sh"])

@@ -104,6 +104,107 @@ class GroupFacts:
 
 
 @dataclass(frozen=True)
+class CpuFacts:
+    """A logical CPU. Of one that is offline the kernel tells nothing but its number."""
+
+    number: int
+    node: int | None = None  # its NUMA node
+    socket: int | None = None
+    core: int | None = None  # unique within its socket only
+    siblings: tuple[int, ...] = ()  # the other hyper-threads of its core
+    online: bool = True
+
+
+@dataclass(frozen=True)
+class HugepageFacts:
+    """Huge pages of one size on a node; `size` in bytes, the others are counts."""
+
+    size: int
+    total: int
+    free: int
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """A NUMA node. Sizes in bytes; `memory` has all of it, huge pages too.
+
+    `reclaimable` is what the kernel gives back when it is asked for: it keeps files there, and its own caches.
+    """
+
+    number: int
+    cpus: tuple[int, ...]  # those that are online
+    memory: int
+    free: int
+    reclaimable: int = 0
+    distances: tuple[int, ...] = ()  # to each node of the host, in the order of their numbers
+    hugepages: tuple[HugepageFacts, ...] = ()
+
+
+class Use(StrEnum):
+    """What keeps a device from being given away."""
+
+    MOUNT = "mount"
+    SWAP = "swap"
+    LVM = "lvm"  # a physical volume is on it
+    RAID = "raid"
+    HOLDER = "holder"  # another block device stands on it: crypt, multipath
+    DISK = "disk"  # a VM has a disk of it, or of a part of it
+    ROUTE = "route"  # the default route goes by it
+    SESSION = "session"  # the ssh session that reads the facts comes in by it
+    LINK = "link"  # its interface has an address, or belongs to a bridge or the like
+    VM = "vm"  # it is passed through
+
+
+@dataclass(frozen=True)
+class UseFacts:
+    """A use of a device: `by` is the block device, interface or VM, `what` the mount point, group, address or the like.
+
+    With Use.VM, `by` is the VM's name and `what` is empty; with Use.DISK, `by` is the VM's name and `what` the path.
+    """
+
+    use: Use
+    by: str
+    what: str = ""
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """A PCI device, bridges and the like too.
+
+    `serial` is what the device itself reports: an NVMe drive to the driver nvme alone, so it is not known while another
+    driver has it; of all other devices it is `pcie_serial`.
+    """
+
+    address: str  # 0000:05:00.0
+    ids: str  # vendor and device, 144d:a80a
+    kind: str  # class, subclass and interface in six digits: 010802 is an NVMe controller
+    name: str = ""  # vendor's and device's, where the host knows them
+    driver: str | None = None
+    numa_node: int | None = None
+    group: int | None = None  # its IOMMU group
+    peers: tuple[str, ...] = ()  # addresses of the others in that group
+    serial: str | None = None
+    pcie_serial: str | None = None  # the Device Serial Number capability; one for all functions of a card
+    blocks: tuple[str, ...] = ()  # paths of the disks on it
+    links: tuple[str, ...] = ()  # names of its network interfaces
+    uses: tuple[UseFacts, ...] = ()
+
+    @property
+    def bridge(self) -> bool:
+        """Whether it is a bridge between PCI buses: in a group, those alone may keep a driver of the host's."""
+        return self.kind.startswith("0604")
+
+
+@dataclass(frozen=True)
+class IommuFacts:
+    """Whether the host has an IOMMU and uses it."""
+
+    on: bool  # the kernel has made groups
+    table: str | None = None  # by which the firmware tells of it: DMAR (Intel) or IVRS (AMD)
+    arguments: tuple[str, ...] = ()  # those of the kernel command line that have to do with it
+
+
+@dataclass(frozen=True)
 class NetworkFacts:
     """A libvirt network. `subnet` is CIDR text with the host's own address, e.g. 192.168.122.1/24."""
 
@@ -177,6 +278,7 @@ class ConfigFacts:
     cpu: str  # mode
     owner: OwnerFacts | None
     nvram: str | None = None
+    hostdevs: tuple[str, ...] = ()  # addresses of the host's PCI devices that are passed through
 
 
 @dataclass(frozen=True)
@@ -253,6 +355,10 @@ class HostFacts:
     paths: tuple[PathFacts, ...] = ()
     blocks: tuple[BlockFacts, ...] = ()
     groups: tuple[GroupFacts, ...] = ()
+    cpu_list: tuple[CpuFacts, ...] = ()
+    nodes: tuple[NodeFacts, ...] = ()
+    devices: tuple[DeviceFacts, ...] = ()
+    iommu: IommuFacts | None = None  # None: not read, as the devices
     machine: str = "q35"
     kvm_device_mode: str | None = None  # "root:kvm 660"; libvirt probes anew at every define where it is not usable
     user: str = "root"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vmwright.errors import HostError
-from vmwright.facts import kvm
+from vmwright.facts import cpu, kvm
 from vmwright.facts.model import IntentFacts, LinkFacts, PathFacts, VolumeFacts
 from vmwright.names import HOST_STATE
 
@@ -46,6 +46,7 @@ def commands(cloud: str, paths: Collection[str], untold: Collection[str] = ()) -
         "user": ["id", "-un"],
         "cpus": ["getconf", "_NPROCESSORS_ONLN"],
         "memory": ["cat", "/proc/meminfo"],
+        "topology": cpu.command(),
         "links": ["ip", "-json", "-details", "address"],
         "tools": [*sh, 'for t in "$@"; do command -v "$t" >/dev/null && echo "$t"; done; :', "sh", *TOOLS],
         "kvm": [*sh, kvm.script()],

@@ -19,8 +19,8 @@ from vmwright.plan.needs import tools_of
 from vmwright.spec.cloud import BuildSource, Filesystem, ImageSource
 
 RECORDINGS = Path(__file__).parent / "recordings"
-NAMES = ("hostname", "os", "kernel", "user", "cpus", "memory", "links", "tools", "kvm", "kvm-device", "intents", "work",
-         "paths", "files")
+NAMES = ("hostname", "os", "kernel", "user", "cpus", "memory", "topology", "links", "tools", "kvm", "kvm-device",
+         "intents", "work", "paths", "files")
 
 
 def recorded(name: str) -> dict[str, Output]:

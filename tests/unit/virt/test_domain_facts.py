@@ -53,7 +53,7 @@ def test_a_domain_of_others_is_read_as_far_as_there_are_words_for_it() -> None:
         nics=(NicFacts("52:54:00:1a:2b:3c", "direct", "eno2"), NicFacts("52:54:00:1a:2b:3d", "bridge", "br0"),
               NicFacts("52:54:00:1a:2b:3e", "user", "")),
         firmware="uefi", type="kvm", cpu="host-passthrough", owner=None,
-        nvram="/var/lib/libvirt/qemu/nvram/nas_VARS.fd",
+        nvram="/var/lib/libvirt/qemu/nvram/nas_VARS.fd", hostdevs=("0000:82:00.0",),
     )
 
 
