@@ -73,11 +73,11 @@ def with_images(cloud: Cloud) -> tuple[Cloud, list[str]]:
     return with_image_sums(cloud, {path: local_sha256(path, cache) for path in sorted(wanted)}), sorted(wanted)
 
 
-def read_facts(cloud: Cloud, sessions: Sessions, *, disks: bool = False) -> Facts:
-    """The facts of all hosts of the cloud; with `disks`, their block devices whatever the pools are."""
+def read_facts(cloud: Cloud, sessions: Sessions, *, disks: bool = False, devices: bool = False) -> Facts:
+    """The facts of all hosts of the cloud; with `disks` and `devices`, theirs whatever the file says."""
     from vmwright.facts.gather import gather
 
-    return gather(cloud, sessions, disks=disks)
+    return gather(cloud, sessions, disks=disks, devices=devices)
 
 
 def unknown_vm(name: str, known: Collection[str], where: str = "in the file") -> UsageError:

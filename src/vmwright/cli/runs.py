@@ -66,6 +66,9 @@ def facts(
     json: Json = False,
     disks: Annotated[bool, typer.Option("--disks", help="With disks and partitions, and what is on them. They are read "
                                                         "anyway where the file has an LVM pool.")] = False,
+    devices: Annotated[bool, typer.Option("--devices", help=(
+        "With PCI devices, their IOMMU groups and who uses them; disks too. They are read anyway where the file sets "
+        "devices aside."))] = False,
 ) -> None:
     """What is on the hosts: memory, pools, networks, VMs. --json records them."""
     from vmwright.facts.store import dumps
@@ -74,7 +77,7 @@ def facts(
 
     cloud = load_cloud(file)
     with Sessions(cloud.hosts) as sessions:
-        found = read_facts(cloud, sessions, disks=disks)
+        found = read_facts(cloud, sessions, disks=disks, devices=devices)
     if json:
         typer.echo(dumps(found), nl=False)
     else:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
-from vmwright.facts.model import BlockFacts, DomainFacts, Facts, GroupFacts, HostFacts
+from vmwright.facts.model import (
+    BlockFacts,
+    CpuFacts,
+    DeviceFacts,
+    DomainFacts,
+    Facts,
+    GroupFacts,
+    HostFacts,
+    IommuFacts,
+    NodeFacts,
+    Use,
+    UseFacts,
+)
 from vmwright.report.text import host_line, table
-from vmwright.units import format_size
+from vmwright.units import format_cpuset, format_size
 
 
 def facts_lines(facts: Facts) -> Iterable[object]:
@@ -21,11 +33,13 @@ def _host(host: HostFacts) -> Iterable[object]:
           f"UEFI firmware {'there' if host.uefi else 'not found'}"
     if host.kvm_reason:
         yield f"  KVM: {host.kvm_reason}"
+    yield from (_node(node, host.cpu_list) for node in host.nodes)
     yield ""
     yield table(("POOL", "TYPE", "STATE", "WHERE", "SIZE", "FREE"), (
         (p.name, p.type, "active" if p.active else "off", p.target, format_size(p.capacity), format_size(p.available))
         for p in host.pools))
     yield from _storage(host)
+    yield from _devices(host)
     yield ""
     yield table(("NETWORK", "STATE", "KIND", "BRIDGE", "ADDRESS"), (
         (n.name, "active" if n.active else "off", n.forward or "isolated", n.bridge or "", n.subnet or "")
@@ -65,3 +79,74 @@ def _disk(block: BlockFacts) -> tuple[str, ...]:
     found = (*([block.table] if block.table else []), *block.signatures, *([f"in {block.vg}"] if block.vg else []),
              *block.mounts)
     return block.path, block.kind, format_size(block.size), node, block.serial or "", ", ".join(found)
+
+
+def _node(node: NodeFacts, cpus: Iterable[CpuFacts]) -> str:
+    """A NUMA node in a line."""
+    cores = {(cpu.socket, cpu.core) for cpu in cpus if cpu.number in node.cpus}
+    many = f"{len(cores)} core{'s' * (len(cores) != 1)}" if len(cores) != len(node.cpus) else "no hyper-threads"
+    had = f"CPUs {format_cpuset(node.cpus)} ({many})" if node.cpus else "no CPUs"
+    huge = "".join(f", {page.free} of {page.total} huge pages of {format_size(page.size)} free" for page in
+                   node.hugepages if page.total)
+    return f"  node {node.number}: {had}, {format_size(node.free)} of {format_size(node.memory)} memory free{huge}"
+
+
+# What is in every server by the dozen and no guest is given: bridges, system devices, performance counters.
+_NO_CANDIDATES = ("06", "08", "1101")
+
+
+def _devices(host: HostFacts) -> Iterable[object]:
+    """The IOMMU and those devices that a guest could be given, where they were read."""
+    if host.iommu is None:
+        return
+    bridges = {device.address for device in host.devices if device.bridge}
+    yield ""
+    yield f"  {_iommu(host.iommu)}"
+    yield table(("DEVICE", "IDS", "NAME", "SERIAL", "NODE", "GROUP", "DRIVER", "USED BY"), (
+        _device(device, bridges) for device in host.devices if not device.kind.startswith(_NO_CANDIDATES)))
+
+
+def _iommu(iommu: IommuFacts) -> str:
+    if iommu.on:
+        return "IOMMU: on"
+    why = (f"the firmware tells of one ({iommu.table}), and the kernel does not use it" if iommu.table else
+           "the firmware tells of none")
+    return f"IOMMU: off; {why}"
+
+
+def _device(device: DeviceFacts, bridges: Collection[str]) -> tuple[str, ...]:
+    others = [_short(peer) for peer in device.peers if peer not in bridges]
+    group = "" if device.group is None else str(device.group)
+    return (_short(device.address), device.ids, device.name, device.serial or "",
+            "" if device.numa_node is None else str(device.numa_node),
+            f"{group} with {', '.join(others)}" if others else group, device.driver or "",
+            "; ".join(_use(use) for use in device.uses))
+
+
+def _short(address: str) -> str:
+    """A PCI address as one writes it in the file: without domain 0."""
+    return address.removeprefix("0000:")
+
+
+def _use(use: UseFacts) -> str:
+    match use.use:
+        case Use.MOUNT:
+            return f"{use.by} at {use.what}"
+        case Use.SWAP:
+            return f"{use.by} is swap"
+        case Use.LVM:
+            return f"{use.by} in volume group {use.what}" if use.what else f"{use.by} of LVM"
+        case Use.RAID:
+            return f"{use.by} of {use.what}" if use.what else use.by
+        case Use.HOLDER:
+            return use.by
+        case Use.DISK:
+            return f"disk {use.what} of VM {use.by}"
+        case Use.ROUTE:
+            return f"default route by {use.what}"
+        case Use.SESSION:
+            return f"this ssh session, at {use.what}"
+        case Use.LINK:
+            return f"{use.by} in {use.what}" if "/" not in use.what else f"{use.by} has {use.what}"
+        case Use.VM:
+            return f"VM {use.by}"
