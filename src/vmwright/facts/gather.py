@@ -49,7 +49,7 @@ def gather_host(cloud: Cloud, session: Session, *, disks: bool = False, devices:
     sets some aside there, or with `devices`; and block devices with them, for they may be in use.
     """
     pools = [pool for pool in cloud.pools if pool.host == session.spec.name]
-    inventory = session.virt.inventory(refresh={pool.name for pool in pools})
+    inventory = session.virt.inventory(refresh={pool.name for pool in pools if not pool.lvm})
     hidden = untold(pools, (_pool(raw) for raw in inventory.pools))
     devices = devices or bool(session.spec.devices)
     wanted = storage.wanted(pools, disks=disks or devices)

@@ -145,9 +145,7 @@ class Connection:
         stats = self._call("list domains", conn.getAllDomainStats, libvirt.VIR_DOMAIN_STATS_STATE, 0)
         domains = [self._still(self._raw_domain, domain, row, autostarted)
                    for domain, row in sorted(stats, key=lambda row: _name(row[0]))]
-        logical = {_name(pool) for pool in self._call("list pools", conn.listAllStoragePools,
-                                                      libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_LOGICAL)}
-        pools = [self._still(self._raw_pool, pool, _name(pool) in refresh, _name(pool) not in logical)
+        pools = [self._still(self._raw_pool, pool, _name(pool) in refresh)
                  for pool in sorted(self._call("list pools", conn.listAllStoragePools), key=_name)]
         networks = [self._still(self._raw_network, network)
                     for network in sorted(self._call("list networks", conn.listAllNetworks), key=_name)]
@@ -192,17 +190,18 @@ class Connection:
         state = _STATES.get(row.get("state.state", 0), "shut off")
         return RawDomain(persistent, live, state, name in autostarted)
 
-    def _raw_pool(self, pool: libvirt.virStoragePool, refresh: bool, look: bool) -> RawPool:
+    def _raw_pool(self, pool: libvirt.virStoragePool, refresh: bool) -> RawPool:
         self._pools[pool.name()] = pool
         active = bool(self._call("look at a pool", pool.isActive))
         volumes: list[str] = []
-        if active and refresh and look and not self._refresh(pool):
+        if active and refresh and not self._refresh(pool):
             # A refresh that fails may stop the pool: what libvirt cannot read, it does not keep.
             active = bool(self._call("look at a pool", pool.isActive))
-        if active and look:
+        described = str(self._call("describe a pool", pool.XMLDesc, 0))  # with its free space, as it is now
+        if active and not described.startswith("<pool type='logical'"):
             listed = self._call("list volumes", pool.listAllVolumes)
             volumes = [xml for volume in listed if (xml := self._volume_xml(volume))]
-        return RawPool(self._call("describe a pool", pool.XMLDesc, 0), active,
+        return RawPool(described, active,
                        bool(self._call("look at a pool", pool.autostart)), tuple(volumes))
 
     def _refresh(self, pool: libvirt.virStoragePool) -> bool:
