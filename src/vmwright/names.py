@@ -41,6 +41,29 @@ def template_volume(cloud: str, template: str, version: str, *, block: bool = Fa
     return f"{cloud}.{template}.template-{version}" + ("" if block else ".qcow2")
 
 
+class VolumeNames:
+    """What the volumes of a cloud are called in one pool. `block`: they are logical volumes."""
+
+    def __init__(self, cloud: str, *, block: bool) -> None:
+        self._cloud, self._block = cloud, block
+
+    def root(self, vm: str) -> str:
+        """The name of a VM's root disk."""
+        return root_volume(self._cloud, vm, block=self._block)
+
+    def data(self, vm: str, disk: str) -> str:
+        """The name of a data disk."""
+        return data_volume(self._cloud, vm, disk, block=self._block)
+
+    def seed(self, vm: str) -> str:
+        """The name of the volume with a VM's cloud-init data."""
+        return seed_volume(self._cloud, vm, block=self._block)
+
+    def template(self, name: str, version: str) -> str:
+        """The name of a version of a template."""
+        return template_volume(self._cloud, name, version, block=self._block)
+
+
 @dataclass(frozen=True)
 class OurVolume:
     """A volume name taken apart. `role` is root, disk, seed or template; `detail` the disk's name or the version."""

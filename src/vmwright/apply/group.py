@@ -9,34 +9,18 @@ from __future__ import annotations
 from vmwright.apply.context import Context, Undo
 from vmwright.errors import ApplyError, HostError
 from vmwright.host import lvm
-from vmwright.names import data_volume, is_block, partial_volume, root_volume, seed_volume, template_volume
+from vmwright.names import VolumeNames, is_block, partial_volume
 from vmwright.spec.cloud import Copy, LvmSpec, TemplateSpec, VmSpec
 from vmwright.units import format_size
 from vmwright.virt.design import DiskChoice
 
 
-class Group:
+class Group(VolumeNames):
     """See stores.Store."""
 
     def __init__(self, context: Context, pool: str, spec: LvmSpec) -> None:
-        self._context, self._pool, self._spec = context, pool, spec
-        self._cloud, self._group = context.cloud.name, spec.group
-
-    def root(self, vm: str) -> str:
-        """See Store."""
-        return root_volume(self._cloud, vm, block=True)
-
-    def data(self, vm: str, disk: str) -> str:
-        """See Store."""
-        return data_volume(self._cloud, vm, disk, block=True)
-
-    def seed(self, vm: str) -> str:
-        """See Store."""
-        return seed_volume(self._cloud, vm, block=True)
-
-    def template(self, name: str, version: str) -> str:
-        """See Store."""
-        return template_volume(self._cloud, name, version, block=True)
+        super().__init__(context.cloud.name, block=True)
+        self._context, self._pool, self._spec, self._group = context, pool, spec, spec.group
 
     def path(self, name: str) -> str:
         """See Store."""

@@ -11,7 +11,7 @@ from vmwright.apply.context import Context, Undo
 from vmwright.apply.group import Group
 from vmwright.errors import ApplyError
 from vmwright.host.copy import claim, copy, publish
-from vmwright.names import data_volume, partial_volume, root_volume, seed_volume, template_volume
+from vmwright.names import VolumeNames, partial_volume
 from vmwright.spec.cloud import Copy, DataDisk, LvmSpec, TemplateSpec, VmSpec
 from vmwright.virt import design
 from vmwright.virt.design import DiskChoice
@@ -82,28 +82,12 @@ def pool_target(context: Context, pool: str) -> str:
     return next(p.path for p in context.cloud.pools if p.name == pool and p.host == context.facts.name)
 
 
-class Directory:
+class Directory(VolumeNames):
     """A directory pool: images that libvirt makes, or that are written under a name that nothing has."""
 
     def __init__(self, context: Context, pool: str, folder: str) -> None:
+        super().__init__(context.cloud.name, block=False)
         self._context, self._pool, self._folder = context, pool, folder
-        self._cloud = context.cloud.name
-
-    def root(self, vm: str) -> str:
-        """See Store."""
-        return root_volume(self._cloud, vm)
-
-    def data(self, vm: str, disk: str) -> str:
-        """See Store."""
-        return data_volume(self._cloud, vm, disk)
-
-    def seed(self, vm: str) -> str:
-        """See Store."""
-        return seed_volume(self._cloud, vm)
-
-    def template(self, name: str, version: str) -> str:
-        """See Store."""
-        return template_volume(self._cloud, name, version)
 
     def path(self, name: str) -> str:
         """See Store."""
