@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmwright.errors import HostError
-from vmwright.host.run import environment
+from vmwright.host.run import await_end, environment
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _STARTED: list[subprocess.Popen[bytes]] = []  # by this process: only their parent can lay them to rest
@@ -51,14 +50,8 @@ def alive(process: Process) -> bool:
 def wait(process: Process, seconds: float) -> bool:
     """Whether it ends within so many seconds."""
     handle = _handle(process)
-    if handle is None:
-        return True
-    try:
-        poll = select.poll()
-        poll.register(handle, select.POLLIN)
-        poll.poll(seconds * 1000)
-    finally:
-        os.close(handle)
+    if handle is not None:
+        await_end(handle, seconds)
     return not alive(process)
 
 

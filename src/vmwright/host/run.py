@@ -219,6 +219,16 @@ def _wait(process: subprocess.Popen[bytes], timeout: float | None, cancel: threa
             return "late" if late and not cancel.is_set() else "cancelled"
 
 
+def await_end(handle: int, seconds: float) -> None:
+    """Wait until the process of a descriptor (pidfd_open(2)) has ended, or the time is up; closes the descriptor."""
+    try:
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        poll.poll(seconds * 1000)
+    finally:
+        os.close(handle)
+
+
 def _ended(process: subprocess.Popen[bytes], timeout: float | None) -> bool:
     """Whether a process ends within so many seconds (None: wait for it).
 
@@ -226,13 +236,7 @@ def _ended(process: subprocess.Popen[bytes], timeout: float | None) -> bool:
     """
     if timeout is not None and hasattr(os, "pidfd_open"):
         with suppress(OSError):
-            handle = os.pidfd_open(process.pid)
-            try:
-                poll = select.poll()
-                poll.register(handle, select.POLLIN)
-                poll.poll(timeout * 1000)
-            finally:
-                os.close(handle)
+            await_end(os.pidfd_open(process.pid), timeout)
             return process.poll() is not None
     try:
         process.wait(timeout)
