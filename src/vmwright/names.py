@@ -114,6 +114,11 @@ def parse_partial(path: str) -> OurVolume | None:
     return parse_path(f"{folder}/{name.removeprefix('.').removesuffix('.partial')}")
 
 
+def device_note(address: str) -> str:
+    """The note about the device at a PCI address: which VM it was given to last."""
+    return f"{HOST_STATE}/devices/{address}.json"
+
+
 def intent_path(cloud: str, object: str) -> str:
     """Where the host keeps the note of something being made or removed, from before it starts until it is whole."""
     return f"{HOST_STATE}/{cloud}/intents/{object}.json"

@@ -264,6 +264,37 @@ class OwnerFacts:
 
 
 @dataclass(frozen=True)
+class Cell:
+    """A NUMA node of a guest: its vCPUs, its bytes of memory, and the host's nodes that those are on (none: any)."""
+
+    vcpus: tuple[int, ...]
+    memory: int
+    nodes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where on its host a VM runs. Empty tuples: anywhere.
+
+    `vcpus` are the host's CPUs that each vCPU may run on, `nodes` those of the memory as a whole, `memory` libvirt's
+    mode for them (strict, preferred, ...). `threads` are hyper-threads per core as the guest sees them, `hugepages`
+    the size of the pages that its memory is made of, 0 for ordinary ones.
+    """
+
+    vcpus: tuple[tuple[int, ...], ...] = ()
+    emulator: tuple[int, ...] = ()
+    iothreads: tuple[int, ...] = ()
+    nodes: tuple[int, ...] = ()
+    memory: str = ""
+    cells: tuple[Cell, ...] = ()
+    threads: int = 1
+    hugepages: int = 0
+
+
+ANYWHERE = Placement()
+
+
+@dataclass(frozen=True)
 class ConfigFacts:
     """What a domain's XML says, persistent or live."""
 
@@ -279,6 +310,8 @@ class ConfigFacts:
     owner: OwnerFacts | None
     nvram: str | None = None
     hostdevs: tuple[str, ...] = ()  # addresses of the host's PCI devices that are passed through
+    placement: Placement = ANYWHERE
+    free_ports: int = 0  # PCIe root ports that nothing is plugged into
 
 
 @dataclass(frozen=True)
@@ -291,6 +324,40 @@ class DomainFacts:
     autostart: bool
     persistent: ConfigFacts
     live: ConfigFacts | None = None
+    saved: bool = False  # its memory lies in a file (virsh managedsave), and its next start goes on from there
+
+
+class Held(StrEnum):
+    """What is known of the data on a device that we have given to a VM."""
+
+    GIVEN = "given"  # the VM has it, or had it last: what is on it is that VM's
+    WIPING = "wiping"  # a wipe was begun, and not seen to its end
+    WIPED = "wiped"  # empty, and with no VM since
+
+
+@dataclass(frozen=True)
+class HeldFacts:
+    """Our note on the host about a device: which VM it was given to last.
+
+    `serial` is what the device reported when the host's driver last had it; None where it has none.
+    """
+
+    address: str
+    serial: str | None
+    cloud: str
+    vm: str
+    state: Held = Held.GIVEN
+
+
+@dataclass(frozen=True)
+class BootFacts:
+    """What starts VMs in order when the host boots, as it was found there. Texts are None where there is no file."""
+
+    systemd: bool = False
+    enabled: bool = False  # systemd starts our unit at boot
+    unit: str | None = None
+    script: str | None = None
+    order: str | None = None  # this cloud's list of VMs
 
 
 @dataclass(frozen=True)
@@ -359,6 +426,8 @@ class HostFacts:
     nodes: tuple[NodeFacts, ...] = ()
     devices: tuple[DeviceFacts, ...] = ()
     iommu: IommuFacts | None = None  # None: not read, as the devices
+    held: tuple[HeldFacts, ...] = ()
+    boot: BootFacts = BootFacts()
     machine: str = "q35"
     kvm_device_mode: str | None = None  # "root:kvm 660"; libvirt probes anew at every define where it is not usable
     user: str = "root"

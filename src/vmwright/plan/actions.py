@@ -7,6 +7,7 @@ from enum import Enum, StrEnum
 from ipaddress import IPv4Address
 
 from vmwright.errors import Problem
+from vmwright.facts.model import ANYWHERE, Placement
 from vmwright.spec.cloud import DataDisk, HostSpec, LvmSpec, NetworkSpec, Nic, Pool, TemplateSpec, ThinSpec, VmSpec
 
 
@@ -183,6 +184,16 @@ class VmAction(Action):
         return f"vm {self.vm.name}"
 
 
+@dataclass(frozen=True)
+class Given:
+    """A device that a VM gets. `wipe`: what is on it is erased before."""
+
+    name: str  # as the file calls it
+    address: str
+    serial: str | None = None
+    wipe: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class CreateVm(VmAction):
     """Make a VM from its template, start it and wait until it is ready.
@@ -199,6 +210,8 @@ class CreateVm(VmAction):
     networks: tuple[tuple[str, str, str], ...] = ()  # (network of the spec, "network" or "bridge", libvirt's name)
     remove: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
+    placement: Placement = ANYWHERE
+    devices: tuple[Given, ...] = ()
     sign: Sign = Sign.ADD
 
     @property
@@ -244,6 +257,9 @@ class UpdateVm(VmAction):
     move_nics: tuple[tuple[str, str, str], ...] = ()  # (MAC, "network" or "bridge", libvirt's name for it)
     add_disks: tuple[DataDisk, ...] = ()
     remove_disks: tuple[str, ...] = ()  # serials; the volume is kept
+    add_devices: tuple[Given, ...] = ()
+    remove_devices: tuple[str, ...] = ()  # addresses
+    placement: Placement | None = None
     seed: str | None = None
     instance: str = ""
     live: frozenset[str] = frozenset()  # which of the fields above are applied to the running VM, too

@@ -35,6 +35,20 @@ class Filesystem(StrEnum):
     BTRFS = "btrfs"
 
 
+class Content(StrEnum):
+    """What becomes of the data on a device when its VM is made, or made anew."""
+
+    KEEP = "keep"
+    WIPE = "wipe"
+
+
+class MemoryPolicy(StrEnum):
+    """How firmly a pinned VM's memory belongs to the nodes of its CPUs: only there, or there first."""
+
+    STRICT = "strict"
+    PREFERRED = "preferred"
+
+
 class Sudo(StrEnum):
     """What a user may do as root."""
 
@@ -229,6 +243,45 @@ class GuestSpec:
 
 
 @dataclass(frozen=True)
+class DeviceUse:
+    """A device of the host that a VM gets.
+
+    `content` None: the file does not say. Then a rebuild keeps what is on it, and a device that was another VM's is
+    not handed over.
+    """
+
+    device: DeviceSpec
+    content: Content | None = None
+    where: Where | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class PinSpec:
+    """On which CPUs of the host a VM runs. As many as it has vCPUs: one each; else all its vCPUs run on any of them.
+
+    `emulator`: where the emulator and I/O threads run; empty: on left-over CPUs of the same nodes. `hugepages`: the
+    size of the pages, 0 for none; None: those that the host has to spare when the VM is made.
+    """
+
+    cpus: tuple[int, ...]
+    emulator: tuple[int, ...] = ()
+    memory: MemoryPolicy = MemoryPolicy.STRICT
+    hugepages: int | None = None
+
+
+@dataclass(frozen=True)
+class StartOrder:
+    """When a VM starts with its host. Lower orders first; None: after all those that have one.
+
+    `healthy`: those after it wait until its guest agent answers, at most `timeout` seconds.
+    """
+
+    order: int | None = None
+    healthy: bool = False
+    timeout: int = 600
+
+
+@dataclass(frozen=True)
 class VmSpec:
     """One VM, complete. `memory` and `disk` are bytes; `ready_timeout` is seconds."""
 
@@ -246,6 +299,9 @@ class VmSpec:
     copy: Copy = Copy.OVERLAY
     data_disks: tuple[DataDisk, ...] = ()
     autostart: bool = False
+    start_order: StartOrder = StartOrder()
+    devices: tuple[DeviceUse, ...] = ()
+    pin: PinSpec | None = None
     protect: bool = False
     running: bool = True
     ready_timeout: int = 600
