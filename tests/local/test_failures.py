@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import pty
 import signal
@@ -81,10 +82,41 @@ def test_two_applies_at_once(cloud: Kit, slow_copy: Path) -> None:
         assert second.err.startswith("error: another vmwright is at work on host here\n  why: ")
         assert f", process {first.pid}, since " in second.err
         assert second.err.endswith(
-            "  do:  wait until it is done, then run the same again; no lock has to be removed by hand\n")
+            "  do:  wait until it is done (--wait SECONDS does), then run the same again; no lock has to be removed by "
+            "hand\n")
         assert "vm" in cloud.ok("plan").out, "looking is always allowed"
         first.send_signal(signal.SIGINT)
         assert ended(first).code == 130
+
+
+def test_who_finds_the_host_at_work_may_wait(cloud: Kit, slow_copy: Path) -> None:
+    """Not longer than asked, and Ctrl-C ends it. What `set` has changed in the file is said to be in it."""
+    name = f"{cloud.name}-a"
+    cloud.write(vm(cloud))
+    cloud.ok("apply", "-y")
+    cloud.write(vm(cloud) + vm(cloud, "b", "running: false, copy: full"))
+    with cloud.started("apply", "-y") as first:
+        until(slow_copy.exists)
+        cloud.write(vm(cloud))
+        said = cloud.run("set", f"vms.{name}.memory=96M", "--apply", "-y", "--wait", "0.5", patience=0)
+        assert said.code == BUSY, said.all
+        assert said.err.startswith(f"another vmwright is at work on host here ({getpass.getuser()}@")
+        assert said.err.endswith(f"\nnote: {cloud.file} has the new value, and what it asks for is not done, or not "
+                                 f"all of it: apply it with `vmwright apply -f {cloud.file}`, or set the old value "
+                                 "again\n")
+        assert "memory: 96M" in cloud.file.read_text()
+        with cloud.started("apply", "-y", "--wait", "600") as stopped, \
+                cloud.started("apply", "-y", "--wait", "600") as second:
+            for process in (stopped, second):
+                assert process.stderr is not None
+                assert process.stderr.readline().endswith("): waiting\n")
+            stopped.send_signal(signal.SIGINT)
+            assert ended(stopped).code == 130
+            assert second.poll() is None
+            first.send_signal(signal.SIGINT)
+            assert ended(first).code == 130
+            assert ended(second).code == 0
+    assert connection().lookupByName(name).maxMemory() == 96 << 10
 
 
 def test_ctrl_c_while_copying(cloud: Kit, slow_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,8 @@ def main() -> None:
     try:
         app()
     except VmwrightError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("\n".join([f"error: {error}", *(f"note: {note}" for note in getattr(error, "__notes__", ()))]),
+              file=sys.stderr)
         sys.exit(error.exit_code)
     except SystemExit as end:
         sys.exit(_code(end))

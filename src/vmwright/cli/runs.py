@@ -40,7 +40,8 @@ Confirm = Annotated[list[str] | None, typer.Option("--confirm", metavar="NAME", 
 CutOff = Annotated[bool, typer.Option("--allow-cut-off", help="Allow what cuts a running VM's network; only -y needs "
                                                               "it.")]
 Parallel = Annotated[int, typer.Option("--parallel", metavar="N", help="Actions at once on a host (0: from its CPUs).")]
-
+Wait = Annotated[float, typer.Option("--wait", metavar="SECONDS", min=0, help=(
+    "How long to wait for another vmwright that is at work on a host. 0: end at once, with 7."))]
 
 ApplyYes = Annotated[bool, typer.Option("-y", "--yes", help=(
     "Do not ask whether to apply the plan. What takes a VM's data is still refused without --confirm NAME, what cuts a "
@@ -145,15 +146,16 @@ def apply(
     confirm: Confirm = None,
     allow_cut_off: CutOff = False,
     parallel: Parallel = 0,
+    wait: Wait = 0.0,
 ) -> None:
     """Show the plan, ask, and make it so. Picks up after a fault."""
     apply_file(file, yes=yes, prune=prune, restart=restart, confirm=confirm or [], allow_cut_off=allow_cut_off,
-               parallel=parallel)
+               parallel=parallel, wait=wait)
 
 
 def apply_file(
     file: str, *, yes: bool = False, prune: bool = False, restart: bool = False, confirm: list[str] | None = None,
-    allow_cut_off: bool = False, parallel: int = 0,
+    allow_cut_off: bool = False, parallel: int = 0, wait: float = 0.0,
 ) -> None:
     """Plan and apply a file."""
     from vmwright.plan.diff import make_plan
@@ -163,11 +165,11 @@ def apply_file(
         return make_plan(cloud, found, Request(restart=restart, prune=prune))
 
     carry_out(file, planner, command="apply", yes=yes, confirm=confirm or [], allow_cut_off=allow_cut_off,
-              parallel=parallel)
+              parallel=parallel, wait=wait)
 
 
 def carry_out(file: str, planner: Callable[[Cloud, Facts], Plan], *, command: str, yes: bool, confirm: list[str],
-              allow_cut_off: bool = False, parallel: int = 0) -> None:
+              allow_cut_off: bool = False, parallel: int = 0, wait: float = 0.0) -> None:
     """Lock, read, plan, show, ask, do, read again and compare.
 
     The hosts are locked from before they are read: a plan is carried out on what it was made from.
@@ -176,7 +178,7 @@ def carry_out(file: str, planner: Callable[[Cloud, Facts], Plan], *, command: st
     from vmwright.session import Sessions
 
     cloud, _ = with_images(load_cloud(file))
-    with Sessions(cloud.hosts) as sessions, all_locked(session.host for session in sessions):
+    with Sessions(cloud.hosts) as sessions, all_locked([s.host for s in sessions], wait=wait, tell=_aside):
         found = read_facts(cloud, sessions)
         made = planner(cloud, found)
         _show(made, whole=command == "apply")
@@ -188,6 +190,11 @@ def carry_out(file: str, planner: Callable[[Cloud, Facts], Plan], *, command: st
             raise UsageError("nothing was changed", todo="")
         _run(cloud, found, made, sessions, command, parallel)
         _verify(cloud, sessions, made, command)
+
+
+def _aside(text: str) -> None:
+    """Say something that is no result."""
+    typer.echo(text, err=True)
 
 
 def _allow(made: Plan, command: str, *, yes: bool, confirm: list[str], allow_cut_off: bool) -> bool:
@@ -285,19 +292,20 @@ def _verify(cloud: Cloud, sessions: Sessions, made: Plan, command: str) -> None:
                      why="\n".join(differs), todo="did somebody else change them meanwhile? plan again to see")
 
 
-def rebuild(names: Names, file: File = DEFAULT_FILE, yes: RebuildYes = False, parallel: Parallel = 0) -> None:
+def rebuild(names: Names, file: File = DEFAULT_FILE, yes: RebuildYes = False, parallel: Parallel = 0,
+            wait: Wait = 0.0) -> None:
     """Throw VMs' root disks away and make them anew from their templates. Data disks stay."""
     from vmwright.plan.diff import make_rebuild_plan
 
     known_vms(file, names)
     carry_out(file, lambda cloud, found: make_rebuild_plan(cloud, found, names), command="rebuild", yes=yes,
-              confirm=names if yes else [], parallel=parallel)
+              confirm=names if yes else [], parallel=parallel, wait=wait)
 
 
-def destroy(names: Names, file: File = DEFAULT_FILE, yes: DestroyYes = False) -> None:
+def destroy(names: Names, file: File = DEFAULT_FILE, yes: DestroyYes = False, wait: Wait = 0.0) -> None:
     """Remove VMs with their disks, seeds, NVRAM and host keys."""
     carry_out(file, lambda cloud, found: destroy_plan(cloud, found, names), command="destroy", yes=yes,
-              confirm=names if yes else [])
+              confirm=names if yes else [], wait=wait)
 
 
 def destroy_plan(cloud: Cloud, found: Facts, names: list[str]) -> Plan:

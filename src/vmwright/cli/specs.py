@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from vmwright.cli.common import DEFAULT_FILE, File, console, load_cloud
-from vmwright.errors import UsageError
+from vmwright.cli.runs import Wait, apply_file
+from vmwright.errors import UsageError, VmwrightError
 
 
 def register(app: typer.Typer) -> None:
@@ -63,6 +64,7 @@ def set_(
     yes: Annotated[bool, typer.Option("-y", "--yes", help=(
         "With --apply: do not ask whether to apply the plan. What takes a VM's data or cuts its network is refused "
         "then; `vmwright apply` has options for it."))] = False,
+    wait: Wait = 0.0,
 ) -> None:
     """Change one value in the file; comments and layout stay."""
     from vmwright.spec.edit import set_value
@@ -74,6 +76,15 @@ def set_(
     typer.echo(edit.describe())
     if apply:
         typer.echo()
-        from vmwright.cli.runs import apply_file
+        _apply(file, yes=yes, wait=wait)
 
-        apply_file(file, yes=yes)
+
+def _apply(file: str, *, yes: bool, wait: float) -> None:
+    """Apply a file that has just been changed. Whatever stands in the way of that, the change is in the file."""
+    try:
+        apply_file(file, yes=yes, wait=wait)
+    except VmwrightError as error:
+        named = "" if file == DEFAULT_FILE else f" -f {file}"
+        error.add_note(f"{file} has the new value, and what it asks for is not done, or not all of it: apply it with "
+                       f"`vmwright apply{named}`, or set the old value again")
+        raise

@@ -19,7 +19,7 @@ from vmwright.cli.common import (
     unknown_vm,
     with_images,
 )
-from vmwright.cli.runs import carry_out, known_vms
+from vmwright.cli.runs import Wait, carry_out, known_vms
 from vmwright.errors import GuestError, UsageError
 
 if TYPE_CHECKING:
@@ -80,12 +80,13 @@ def _answers(session: Session, name: str) -> bool:
     return True
 
 
-def start(names: Names, file: File = DEFAULT_FILE) -> None:
+def start(names: Names, file: File = DEFAULT_FILE, wait: Wait = 0.0) -> None:
     """Start VMs and wait until they are ready."""
     from vmwright.plan.power import make_start_plan
 
     known_vms(file, names)
-    carry_out(file, lambda cloud, found: make_start_plan(cloud, found, names), command="start", yes=True, confirm=[])
+    carry_out(file, lambda cloud, found: make_start_plan(cloud, found, names), command="start", yes=True, confirm=[],
+              wait=wait)
 
 
 def stop(
@@ -94,14 +95,15 @@ def stop(
     force: Annotated[
         bool, typer.Option("--force", help="Pull the plug when the guest has not powered off in time.")
     ] = False,
-    timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="How long to wait.")] = 120.0,
+    timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="How long a guest may take.")] = 120.0,
+    wait: Wait = 0.0,
 ) -> None:
     """Ask VMs to power off, and wait until they have."""
     from vmwright.plan.power import make_stop_plan
 
     known_vms(file, names)
     carry_out(file, lambda cloud, found: make_stop_plan(cloud, found, names, patience=timeout, force=force),
-              command="stop", yes=True, confirm=[])
+              command="stop", yes=True, confirm=[], wait=wait)
 
 
 def console_(name: Name, file: File = DEFAULT_FILE) -> None:

@@ -8,8 +8,10 @@ import platform
 import re
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -43,10 +45,29 @@ def test_one_at_a_time(tmp_path: Path) -> None:
         me = re.escape(f"{getpass.getuser()}@{platform.node()}, process {os.getpid()}, since ")
         assert re.fullmatch(me + r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", caught.value.why)
         assert caught.value.todo == (
-            "wait until it is done, then run the same again; no lock has to be removed by hand")
+            "wait until it is done (--wait SECONDS does), then run the same again; no lock has to be removed by hand")
     with host_lock(host):
         pass
     assert {path.name for path in host.folder.iterdir()} == {"lock"}
+
+
+def test_one_may_wait_for_it(tmp_path: Path) -> None:
+    """Told once for whom; in vain only when the time is up."""
+    host, told = Elsewhere("a", tmp_path), list[str]()
+    first = ExitStack()
+    first.enter_context(host_lock(host))
+    timer = threading.Timer(0.5, first.close)
+
+    def tell(text: str) -> None:
+        told.append(text)
+        timer.start()
+
+    with all_locked([host], wait=60, tell=tell):
+        timer.join()
+        with pytest.raises(Busy), all_locked([host], wait=0.3, tell=told.append):
+            pytest.fail("two have it")
+    assert len(told) == 2
+    assert re.fullmatch(r"another vmwright is at work on host a \(\S+, process \d+, since .* UTC\): waiting", told[0])
 
 
 def test_an_error_inside_frees_it(tmp_path: Path) -> None:

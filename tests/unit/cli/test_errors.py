@@ -229,6 +229,9 @@ def test_what_is_set_and_what_is_applied_stand_apart(ran) -> None:  # type: igno
     said = ran("set", "vms.web-1.memory=2G", "--apply", "-y")
     assert said.code == 5, said.err
     assert re.fullmatch(r"(\S.*\n)+\n", said.out)
+    assert said.err.endswith("\nnote: cloud.yaml has the new value, and what it asks for is not done, or not all of "
+                             "it: apply it with `vmwright apply`, or set the old value again\n")
+    assert "memory: 2G" in Path("cloud.yaml").read_text()
 
 
 @pytest.mark.parametrize(("content", "words"), [("", "facts.json"), ("{", "facts.json"), ("[]", "facts.json"),
