@@ -21,7 +21,7 @@ from vmwright.host.local import LocalHost
 from vmwright.host.run import Completed
 from vmwright.image import debian, mirror
 from vmwright.image.debian_guest import tar
-from vmwright.rack import contents
+from vmwright.rack import contents, record, shelf
 from vmwright.rack.contents import Identity, Image
 from vmwright.units import GIB, MIB, content_hash, format_size
 
@@ -49,19 +49,31 @@ def place(image: Image, cache: Path | None = None) -> Path:
     return (cache or cache_folder()) / f"{image}-{content_hash(*contents.inputs(image))}.qcow2"
 
 
-def ready(image: Image, *, mirror_url: str | None = None, progress: Progress,
+def ready(image: Image, rack: Path, *, mirror_url: str | None = None, progress: Progress,
           cancel: threading.Event | None = None) -> Path:
-    """The path of the image; built now when it is not there. `progress` gets a sentence and a share, or None.
+    """The path of the image, for the rack with that folder; built now when it is not there. It stays while the rack is.
 
-    Raises HostError (it cannot be built here), Cancelled.
+    `progress` gets a sentence and a share, or None. Raises HostError (it cannot be built here), Cancelled.
     """
     path = place(image)
-    if path.exists():
-        return path
-    with _alone(path.parent, progress, cancel or threading.Event()):
-        if not path.exists():
-            _build(image, path, mirror_url, progress, cancel or threading.Event())
+    while not shelf.take(path, rack):
+        with _alone(path.parent, progress, cancel or threading.Event()):
+            if not path.exists():
+                _build(image, path, mirror_url, progress, cancel or threading.Event())
+                shelf.take(path, rack)
+                _prune(path.parent, progress)
     return path
+
+
+def _prune(cache: Path, progress: Progress) -> None:
+    """Remove what the new image has made old."""
+    try:
+        used = [rack.disks.base for rack in record.everyone() if rack.disks]
+    except HostError:  # one that cannot be read may stand on any of them
+        return
+    if removed := shelf.prune(cache, used):
+        names, size = ", ".join(name for name, _ in removed), format_size(sum(taken for _, taken in removed))
+        progress(f"removed old images that no rack stands on: {names} ({size})", None)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from vmwright.facts.model import Kvm
 from vmwright.host import daemon
 from vmwright.host.local import LocalHost
 from vmwright.host.run import run
-from vmwright.rack import accel, boot, firmware, image, machine, private, qmp, record, seed
+from vmwright.rack import accel, boot, firmware, image, machine, private, qmp, record, seed, shelf
 from vmwright.rack.boot import ssh_argv as ssh_argv
 from vmwright.rack.contents import Image
 from vmwright.rack.record import DEFAULT_NAME, Disks, Record
@@ -119,12 +119,12 @@ def _with_disks(rack: Record, shape: Shape, wish: Wish, found: firmware.Firmware
     seed.make_keys(rack.folder, rack.name)
     seed.write_client(rack)
     if rack.disks:
-        if not Path(rack.disks.base).exists():
+        if not shelf.take(Path(rack.disks.base), rack.folder):
             raise HostError(f"the image that rack {rack.name} stands on is gone: {rack.disks.base}",
                             todo=f"start with fresh disks: vmwright rack reset {rack.name}")
         return rack
     kind = wish.image or Image.READY
-    base = image.ready(kind, mirror_url=wish.mirror, progress=tell, cancel=cancel)
+    base = image.ready(kind, rack.folder, mirror_url=wish.mirror, progress=tell, cancel=cancel)
     disks = Disks(kind, str(base), shape)
     _make_disks(rack, disks, found)
     return record.write(replace(rack, disks=disks))

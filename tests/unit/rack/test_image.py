@@ -36,7 +36,7 @@ def test_one_that_is_there_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     image.place(Image.BARE).parent.mkdir(parents=True)
     image.place(Image.BARE).write_text("")
-    assert image.ready(Image.BARE, progress=lambda *_: None) == image.place(Image.BARE)
+    assert image.ready(Image.BARE, tmp_path, progress=lambda *_: None) == image.place(Image.BARE)
 
 
 def test_who_comes_second_waits_and_may_stop(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_tools_that_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("os.geteuid", lambda: 0)
     with pytest.raises(HostError) as caught:
-        image.ready(Image.BARE, progress=lambda *_: None)
+        image.ready(Image.BARE, tmp_path, progress=lambda *_: None)
     assert caught.value.what.startswith("the rack's image cannot be built here: mmdebstrap, apt-get, unshare")
     assert caught.value.todo == \
         "apt-get install mmdebstrap apt util-linux gdisk dosfstools mtools e2fsprogs qemu-utils"
@@ -70,7 +70,7 @@ def test_only_root_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(HostError) as caught:
-        image.ready(Image.BARE, progress=lambda *_: None)
+        image.ready(Image.BARE, tmp_path, progress=lambda *_: None)
     assert str(caught.value) == (
         "the rack's image bare is not there, and only root can build it\n"
         f"  why: it belongs at {image.place(Image.BARE)}\n  do:  sudo vmwright rack up")
