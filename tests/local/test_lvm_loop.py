@@ -6,6 +6,7 @@ Volumes need device-mapper, which this machine's kernel may not have: they are t
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.local.test_probes import shell
 from vmwright.errors import HostError
 from vmwright.facts import probes, storage
 from vmwright.facts.model import BlockFacts
+from vmwright.facts.storage import ELSEWHERE
 from vmwright.host import lvm
 from vmwright.host.run import run
 from vmwright.spec.cloud import LvmSpec, Pool
@@ -97,6 +99,44 @@ def test_a_mounted_disk_is_told_and_cannot_be_wiped(disk: str, tmp_path: Path) -
     finally:
         subprocess.run(["umount", place], check=True)
     assert read(disk)[1][disk].signatures == ("ext4",)
+
+
+@pytest.fixture
+def disks(tmp_path: Path) -> Iterator[list[str]]:
+    """Two blank disks of 128 MiB."""
+    found: list[str] = []
+    try:
+        for name in "ab":
+            with (tmp_path / f"{name}.img").open("wb") as file:
+                file.truncate(128 << 20)
+            found.append(run(["losetup", "--find", "--show", str(tmp_path / f"{name}.img")]).text)
+        yield found
+    finally:
+        for device in found:
+            run(["losetup", "--detach", device])
+
+
+@pytest.mark.parametrize("named", ["its path", "a link", "a node", "a node that is gone"])
+def test_a_mounted_btrfs_is_told_of_all_its_devices(disks: list[str], tmp_path: Path, named: str) -> None:
+    """Whatever mount was given: kernels before 6.12 tell a link as it was given, all of them any other node."""
+    run(["mkfs.btrfs", "--quiet", "--force", "--metadata", "raid1", "--data", "single", *disks])
+    place, name = tmp_path / "a place", tmp_path / "50% odd\\name"
+    place.mkdir()
+    if named == "a link":
+        name.symlink_to(disks[0])
+    elif named != "its path":
+        os.mknod(name, 0o600 | stat.S_IFBLK, os.stat(disks[0]).st_rdev)
+    given = disks[0] if named == "its path" else str(name)
+    run(["mount", "--no-canonicalize", "--types", "btrfs", "--", given, str(place)])
+    try:
+        if named == "a node that is gone":
+            name.unlink()
+        told = read(*disks)[1]
+        where = ELSEWHERE if named == "a node that is gone" else str(place)
+        assert [told[disk].mounts for disk in disks] == [(where,), (where,)]
+    finally:
+        run(["umount", str(place)])
+    assert [read(*disks)[1][disk].mounts for disk in disks] == [(), ()]
 
 
 def test_a_disk_is_found_by_a_link_to_it(disk: str, tmp_path: Path) -> None:

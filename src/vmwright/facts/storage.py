@@ -16,6 +16,7 @@ from vmwright.facts.model import BlockFacts, GroupFacts, ThinFacts, VolumeFacts
 from vmwright.spec.cloud import Pool
 
 SWAP = "[SWAP]"  # in place of a mount point
+ELSEWHERE = "[elsewhere]"  # so, too: mounted where this process does not see it, as in a container
 UNREADABLE = "unreadable"  # in place of a signature: what is on the device could not be read, so it may be anything
 
 # Kinds of partition tables as libblkid calls them. A protective MBR alone is what is left of a GPT.
@@ -51,7 +52,7 @@ def commands(wanted: Wanted) -> dict[str, Sequence[str]]:
         "blocks": ["lsblk", "--json", "--bytes", "--output", "NAME,KNAME,PATH,TYPE,SIZE,RO,SERIAL,MODEL,FSTYPE,PTTYPE,"
                                                              "MAJ:MIN"],
         "disks": [*sh, _DISKS],
-        "mounts": ["cat", "/proc/self/mountinfo"],
+        "mounts": [*sh, _MOUNTS],
         "swaps": ["cat", "/proc/swaps"],
     }
     if wanted.pools:
@@ -75,6 +76,24 @@ for dir in /sys/block/*; do
     [ -n "$serial" ] || [ ! -r "$dir/device/vpd_pg80" ] || serial=$(tail -c +5 "$dir/device/vpd_pg80" | tr -d '\0')
   fi
   printf '%s\t%s\t%s\n' "${dir##*/}" "$node" "$serial"
+done
+:
+"""
+
+# btrfs mounts under a number of its own, and tells a path of one of its devices: the one that was given to mount, which
+# may be a link or a node of any name, and gone by now. So the number behind each path is told (in hexadecimal), and
+# which devices belong together and are in use, whoever has mounted them.
+_MOUNTS = r"""
+cat /proc/self/mountinfo
+while read -r line; do
+  case $line in *" - btrfs /"*) ;; *) continue ;; esac
+  source=${line#* - * }
+  source=${source%% *}
+  path=$(printf "$(printf '%s' "$source" | sed 's/%/%%/g')")
+  [ ! -b "$path" ] || printf '@source\t%s\t%s\n' "$source" "$(stat -L -c '%t:%T' -- "$path")"
+done </proc/self/mountinfo
+for file in /sys/fs/btrfs/*/devices/*/dev; do
+  [ -r "$file" ] && read -r number <"$file" && printf '@btrfs\t%s\t%s\n' "${file%%/devices/*}" "$number"
 done
 :
 """
@@ -218,13 +237,13 @@ def parse_disks(text: str) -> dict[str, tuple[int | None, str | None]]:
     return {kname: (int(node) if node.isdigit() else None, serial.strip() or None) for kname, node, serial in rows}
 
 
-def parse_mounts(mountinfo: str, swaps: str) -> dict[str, tuple[str, ...]]:
-    """Where devices are in use, by "MAJOR:MINOR" and, where the kernel tells no number, by path; proc(5).
+def parse_mounts(text: str, swaps: str) -> dict[str, tuple[str, ...]]:
+    """Where devices are in use, by "MAJOR:MINOR" and, where the kernel tells no number, by path; from the script above.
 
-    btrfs mounts under a number of its own: there the source's path counts.
+    Lines of proc_pid_mountinfo(5) and of /proc/swaps.
     """
     used: dict[str, dict[str, None]] = {}
-    for line in mountinfo.splitlines():
+    for line in text.splitlines():
         fields, _, source = line.partition(" - ")
         words, source_words = fields.split(), source.split()
         if len(words) > 4 and len(source_words) > 1:
@@ -233,7 +252,24 @@ def parse_mounts(mountinfo: str, swaps: str) -> dict[str, tuple[str, ...]]:
     for line in swaps.splitlines()[1:]:
         if words := line.split():
             used.setdefault(_unescaped(words[0]), {})[SWAP] = None
+    _add_btrfs(used, text)
     return {key: tuple(places) for key, places in used.items()}
+
+
+def _add_btrfs(used: dict[str, dict[str, None]], text: str) -> None:
+    """All devices of a mounted btrfs are in use where the one is that the kernel tells."""
+    together: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        kind, *values = line.split("\t")
+        if kind == "@source" and len(values) == 2:
+            number = ":".join(str(int(part, 16)) for part in values[1].split(":"))
+            used.setdefault(number, {}).update(used.get(_unescaped(values[0]), {}))
+        elif kind == "@btrfs" and len(values) == 2:
+            together.setdefault(values[0], []).append(values[1])
+    for numbers in together.values():
+        places = {place: None for number in numbers for place in used.get(number, ())} or {ELSEWHERE: None}
+        for number in numbers:
+            used.setdefault(number, {}).update(places)
 
 
 def _unescaped(word: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vmwright.facts.model import BlockFacts, GroupFacts, PoolFacts, ThinFacts
+from vmwright.facts.storage import ELSEWHERE, SWAP
 from vmwright.plan.actions import Change, CreateGroup, Effect, Kept, TakenDisk
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import LvmSpec, Pool, ThinSpec
@@ -19,6 +20,7 @@ _TOOLS = (("lvm", "lvm2"), ("wipefs", "util-linux"), ("blkdiscard", "util-linux"
 _THIN_TOOLS = (("thin_check", "thin-provisioning-tools"),)
 _LEAST_METADATA, _MOST_METADATA = 64 * MIB, 15 * GIB  # lvmthin(7): at most 15.81 GiB
 _FULL = 80.0  # percent from which it is time to act
+_MOUNTED = {SWAP: "swap space in use", ELSEWHERE: "mounted, though not where it could be seen"}
 _CLOSE = 0.01  # how far a size in the file may be from a disk's own
 
 
@@ -121,8 +123,7 @@ def _uses(view: View, block: BlockFacts) -> Iterator[str]:
         yield "it is read-only"
     for row in (block, *_above(view, block)):
         name = "it" if row is block else row.path
-        yield from (f"{name} is swap space in use" if mount == "[SWAP]" else f"{name} is mounted at {mount}"
-                    for mount in row.mounts)
+        yield from (f"{name} is {_MOUNTED.get(mount, f'mounted at {mount}')}" for mount in row.mounts)
         if row.vg:
             yield f"{name} is a physical volume of volume group {row.vg}"
         if row is not block and row.kind not in ("part", "lvm"):

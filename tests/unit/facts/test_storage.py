@@ -15,7 +15,7 @@ from vmwright.facts import storage
 from vmwright.facts.gather import assemble, untold
 from vmwright.facts.model import BlockFacts, GroupFacts, HostFacts, PoolFacts, ThinFacts, VolumeFacts
 from vmwright.facts.probes import Output, demand, script
-from vmwright.facts.storage import SWAP, UNREADABLE, Known, Looked, Wanted
+from vmwright.facts.storage import ELSEWHERE, SWAP, UNREADABLE, Known, Looked, Wanted
 from vmwright.spec.cloud import LvmSpec, Pool, ThinSpec
 from vmwright.virt.connect import RawPool
 
@@ -192,6 +192,23 @@ def test_uses_are_found_by_number_and_by_path() -> None:
     assert block({}, mounts=mounts).mounts == ("/mnt/a b", "/")
     volume = {"kname": "dm-0", "path": "/dev/mapper/vg-swap", "type": "lvm", "maj:min": "253:0"}
     assert block(volume, mounts=mounts).mounts == (SWAP,)
+
+
+BTRFS = r"""
+30 1 0:44 / /srv\040a rw,relatime shared:7 - btrfs /dev/disk/by-id/wwn-0x5000c500a1b2 rw,ssd,subvolid=5,subvol=/
+31 1 0:44 /home /home rw,relatime shared:8 - btrfs /dev/disk/by-id/wwn-0x5000c500a1b2 rw,ssd,subvolid=256,subvol=/home
+@source	/dev/disk/by-id/wwn-0x5000c500a1b2	8:10
+@btrfs	/sys/fs/btrfs/52ac7ddd-5a19-4c4f-94ab-d5e5cbbc2f97	8:16
+@btrfs	/sys/fs/btrfs/52ac7ddd-5a19-4c4f-94ab-d5e5cbbc2f97	259:0
+@btrfs	/sys/fs/btrfs/9f0b9f4c-0000-4c4f-94ab-d5e5cbbc2f97	8:32
+"""
+
+
+def test_a_btrfs_that_was_mounted_by_another_name() -> None:
+    """A link in /dev/disk, as Debian 12's kernel tells it; the other device of it; one mounted in a container."""
+    mounts = storage.parse_mounts(BTRFS, "")
+    told = [block({"maj:min": number}, mounts=mounts).mounts for number in ("8:16", "259:0", "8:32", "8:48")]
+    assert told == [("/srv a", "/home"), ("/srv a", "/home"), (ELSEWHERE,), ()]
 
 
 def test_lvm_that_is_not_installed_has_nothing() -> None:

@@ -16,6 +16,7 @@ from tests.unit.plan.simulate import Machine
 from vmwright.errors import SpecError
 from vmwright.facts.model import (
     BlockFacts,
+    BootFacts,
     ConfigFacts,
     DiskFacts,
     DomainFacts,
@@ -31,14 +32,15 @@ from vmwright.facts.model import (
     NicFacts,
     OwnerFacts,
     PathFacts,
+    Placement,
     PoolFacts,
     ThinFacts,
     VolumeFacts,
 )
 from vmwright.facts.store import dumps, load, loads
 
-KINDS = (BlockFacts, ConfigFacts, DiskFacts, DomainFacts, GroupFacts, HostFacts, ImageFacts, IntentFacts, LinkFacts,
-         NetworkFacts, NicFacts, OwnerFacts, PathFacts, PoolFacts, ThinFacts, VolumeFacts)
+KINDS = (BlockFacts, BootFacts, ConfigFacts, DiskFacts, DomainFacts, GroupFacts, HostFacts, ImageFacts, IntentFacts,
+         LinkFacts, NetworkFacts, NicFacts, OwnerFacts, PathFacts, Placement, PoolFacts, ThinFacts, VolumeFacts)
 
 st.register_type_strategy(float, st.floats(0, 100))  # percents: there is no other number with a fraction in facts
 
