@@ -14,6 +14,7 @@ from vmwright.plan.create import Made, plan_create, plan_rebuild
 from vmwright.plan.networks import plan_networks
 from vmwright.plan.order import order, with_needs
 from vmwright.plan.remove import plan_destroy, plan_tidy, plan_unlisted
+from vmwright.plan.start_order import in_order
 from vmwright.plan.storage import plan_old_versions, plan_pools, plan_templates
 from vmwright.plan.view import Draft, Request, View
 from vmwright.spec.cloud import Cloud, VmSpec
@@ -92,8 +93,8 @@ def _views(cloud: Cloud, facts: Facts, request: Request) -> list[View]:
 
 
 def _finish(cloud: Cloud, draft: Draft) -> Plan:
-    return Plan(cloud.name, cloud.hosts, order(draft.actions), tuple(draft.kept), tuple(draft.refused), draft.told(),
-                tuple(draft.unlisted))
+    return Plan(cloud.name, cloud.hosts, order(in_order(draft.actions)), tuple(draft.kept), tuple(draft.refused),
+                draft.told(), tuple(draft.unlisted))
 
 
 def _plan_wanted(view: View, draft: Draft) -> None:

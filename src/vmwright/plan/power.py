@@ -8,6 +8,8 @@ from vmwright.facts.model import DomainFacts, DomainState, Facts
 from vmwright.plan.actions import Action, Change, Effect, Kept, Plan, StartVm, StopVm
 from vmwright.plan.change import is_on
 from vmwright.plan.checks import check_memory
+from vmwright.plan.order import order
+from vmwright.plan.start_order import in_order
 from vmwright.plan.view import Draft, Request, View
 from vmwright.spec.cloud import Cloud, VmSpec
 
@@ -65,4 +67,5 @@ def _ours(cloud: Cloud, views: dict[str, View], names: Collection[str],
 
 
 def _plan(cloud: Cloud, actions: list[Action], draft: Draft) -> Plan:
-    return Plan(cloud.name, cloud.hosts, tuple(actions), tuple(draft.kept), tuple(draft.refused), draft.told())
+    return Plan(cloud.name, cloud.hosts, order(in_order(actions)), tuple(draft.kept), tuple(draft.refused),
+                draft.told())

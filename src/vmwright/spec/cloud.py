@@ -280,6 +280,11 @@ class StartOrder:
     healthy: bool = False
     timeout: int = 600
 
+    @property
+    def said(self) -> bool:
+        """Whether it says more than that the VM starts with its host."""
+        return self.order is not None or self.healthy
+
 
 @dataclass(frozen=True)
 class VmSpec:

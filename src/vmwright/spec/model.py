@@ -21,6 +21,7 @@ DEALT = frozenset({
     "pin", "devices", "autostart", "protect", "running", "timezone", "locale", "proxy", "ready_timeout",
 })
 # fmt: on
+LONGEST_WAIT = 86400  # seconds that others wait for a VM
 DEALT_NIC = frozenset({"network", "address", "mac"})
 
 
@@ -289,10 +290,15 @@ class AutostartIn(Base):
     """When a VM starts with its host."""
 
     order: Annotated[v.Int, Field(ge=0)] | None = Field(
-        default=None, description="Lower numbers start first; VMs without one start last. Not applied yet."
+        default=None, description="Lower numbers start first; VMs without one start last."
     )
     healthy: Literal["agent"] | None = Field(
-        default=None, description="What later VMs wait for: agent (the guest agent answers). Not applied yet."
+        default=None,
+        description="What those after it wait for: agent (its guest agent answers). Default: its start alone.",
+    )
+    timeout: Annotated[v.Int, Field(ge=1, le=LONGEST_WAIT)] | None = Field(
+        default=None,
+        description="Seconds that they wait for it at most when the host starts. Default: the VM's `ready_timeout`.",
     )
 
 
@@ -360,7 +366,7 @@ class CommonIn(Base):
     )
     autostart: Autostart = Field(
         default=None,
-        description="Whether the VM starts with its host: true, false, or {order, healthy}. Default: false.",
+        description="Whether the VM starts with its host: true, false, or {order, healthy, timeout}. Default: false.",
     )
     protect: v.Bool | None = Field(default=None, description="Refuse to destroy or rebuild the VM. Default: false.")
     running: v.Bool | None = Field(default=None, description="Whether the VM is to be running. Default: true.")

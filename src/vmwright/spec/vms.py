@@ -15,6 +15,7 @@ from vmwright.spec.cloud import (
     GuestSpec,
     NetworkSpec,
     Nic,
+    StartOrder,
     UserSpec,
     VmSpec,
     WriteFile,
@@ -22,7 +23,7 @@ from vmwright.spec.cloud import (
 from vmwright.spec.findings import Findings
 from vmwright.spec.groups import Member
 from vmwright.spec.hosts import HostView, valid_label
-from vmwright.spec.model import DiskIn, VmIn, WriteFileIn
+from vmwright.spec.model import LONGEST_WAIT, DiskIn, VmIn, WriteFileIn
 from vmwright.spec.nics import Registry, resolve_nics
 from vmwright.spec.templates import Template
 from vmwright.spec.users import base_of
@@ -31,6 +32,7 @@ from vmwright.units import GIB, MIB, format_size
 
 LONGEST_SERIAL = 20  # bytes; virtio-blk cuts longer ones off (VIRTIO_BLK_ID_BYTES)
 ROOT_SERIAL = "root"
+READY_TIMEOUT = 600  # seconds
 _LEAST_MEMORY = 64 * MIB
 
 
@@ -71,10 +73,11 @@ def resolve_vm(name: str, vm: VmIn, member: Member, around: Surroundings, findin
         cpu=vm.cpu or "host-passthrough",
         copy=vm.copy_ or Copy.OVERLAY,
         data_disks=_data_disks(path, vm.disks or {}, pool, host, findings),
-        autostart=_autostart(path, vm, findings),
+        autostart=vm.autostart is not None,
+        start_order=_start_order(path, vm, findings),
         protect=bool(vm.protect),
         running=vm.running is not False,
-        ready_timeout=vm.ready_timeout or 600,
+        ready_timeout=vm.ready_timeout or READY_TIMEOUT,
         where=findings.where(path, key=True),
         keys=_keys(path, vm, findings),
     )
@@ -210,13 +213,15 @@ def _firmware(path: KeyPath, vm: VmIn, member: Member, template: Template | None
     return own or template.firmware
 
 
-def _autostart(path: KeyPath, vm: VmIn, findings: Findings) -> bool:
-    if vm.autostart is None:
-        return False
-    for key in ("order", "healthy"):
-        if getattr(vm.autostart, key) is not None:
-            findings.later((*path, "autostart", key))
-    return True
+def _start_order(path: KeyPath, vm: VmIn, findings: Findings) -> StartOrder:
+    said = vm.autostart
+    if said is None:
+        return StartOrder()
+    if said.timeout is not None and said.healthy is None:
+        findings.error((*path, "autostart", "timeout"), "nothing is waited for",
+                       "add healthy: agent, or leave the timeout out")
+    timeout = said.timeout or min(vm.ready_timeout or READY_TIMEOUT, LONGEST_WAIT)
+    return StartOrder(said.order, said.healthy is not None, timeout)
 
 
 def _data_disks(

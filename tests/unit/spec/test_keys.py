@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from vmwright.spec.cloud import BuildSource, Copy, Filesystem, Firmware, ImageSource, WriteFile
+from vmwright.spec.cloud import BuildSource, Copy, Filesystem, Firmware, ImageSource, StartOrder, WriteFile
 from vmwright.units import GIB, MIB
 
 from .conftest import Desk, missing
@@ -61,6 +61,8 @@ def one(desk: Desk, text: str) -> str:
         ("autostart: maybe", "6:40: vms.web.autostart: keys and values are needed, not the text 'maybe'"),
         ("autostart: {order: -1}", "6:48: vms.web.autostart.order: -1 is out of range: it must be at least 0"),
         ("autostart: {healthy: ping}", "6:50: vms.web.autostart.healthy: 'ping' is not one of agent"),
+        ("autostart: {healthy: agent, timeout: 0}", "6:66: vms.web.autostart.timeout: 0 is out of range: it must be at least 1"),
+        ("autostart: {order: 1, timeout: 60}", "6:60: vms.web.autostart.timeout: nothing is waited for\n    add healthy: agent, or leave the timeout out"),
         ("ready_timeout: 0", "6:44: vms.web.ready_timeout: 0 is out of range: it must be at least 1"),
         ("count: 1001", "6:36: vms.web.count: 1001 is out of range: it must be at most 1000"),
         ("runcmd: [echo a: b]", "6:38: vms.web.runcmd.0: a command is text or a list of words, not a mapping\n    write a line that holds ': ' in quotes"),
@@ -213,6 +215,20 @@ def test_names(desk: Desk) -> None:
         "cloud.yaml:12:3: vms.12: '12' is not a valid VM name: a number alone would be taken for an address or an id",
         "cloud.yaml:13:3: vms.localhost: 'localhost' is not a valid VM name: every machine calls itself so",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("said", "starts", "order"), [
+    ("autostart: false", False, StartOrder()),
+    ("autostart: true, ready_timeout: 60", True, StartOrder(timeout=60)),
+    ("autostart: {order: 0}", True, StartOrder(0)),
+    ("autostart: {healthy: agent}, ready_timeout: 60", True, StartOrder(None, healthy=True, timeout=60)),
+    ("autostart: {healthy: agent}, ready_timeout: 100000", True, StartOrder(None, healthy=True, timeout=86400)),
+    ("autostart: {order: 7, healthy: agent, timeout: 5}", True, StartOrder(7, healthy=True, timeout=5)),
+])
+def test_when_a_vm_starts_with_its_host(desk: Desk, said: str, starts: bool, order: StartOrder) -> None:
+    (vm,) = desk.vms(f"vms: {{web: {{template: base, {said}}}}}").vms
+    assert (vm.autostart, vm.start_order) == (starts, order)
+    assert order.said == (order.order is not None or order.healthy)
 
 
 def test_everything_a_vm_can_say(desk: Desk) -> None:

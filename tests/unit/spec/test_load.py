@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmwright.errors import SpecError, UsageError
+from vmwright.spec.cloud import StartOrder
 from vmwright.spec.load import load
 from vmwright.spec.model import json_schema
 from vmwright.units import GIB
@@ -30,6 +31,7 @@ def test_the_example_is_right() -> None:
         (16 * GIB, None, True),
         (4 * GIB, 32 * GIB, False),
     ]
+    assert [vm.start_order for vm in cloud.vms[2:]] == [StartOrder(1, healthy=True), StartOrder()]
     assert [(t.name, t.host, t.pool, t.size) for t in cloud.templates] == [
         ("z-ubuntu20", "zcloud", "images_lvm", 6 * GIB), ("z-fedora35", "zcloud", "images_lvm", 6 * GIB)
     ]  # fmt: skip
@@ -39,8 +41,7 @@ def test_the_example_names_what_is_not_applied_yet() -> None:
     notes = [(note.key, note.where.line if note.where else 0) for note in load(EXAMPLE).not_yet]
     assert notes == [
         ("hosts.zcloud.iommu", 7), ("hosts.zcloud.devices", 8), ("hosts.zcloud.bridges", 12),
-        ("vms.z-b-data.pin", 50), ("vms.z-b-data.devices", 51), ("vms.z-b-data.autostart.order", 52),
-        ("vms.z-b-data.autostart.healthy", 52),
+        ("vms.z-b-data.pin", 50), ("vms.z-b-data.devices", 51),
     ]  # fmt: skip
 
 

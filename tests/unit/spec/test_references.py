@@ -142,7 +142,6 @@ def test_not_yet(desk: Desk) -> None:
         """)
     assert [(note.key, str(note.where).rpartition("/")[2]) for note in cloud.not_yet] == [
         ("hosts.h.hugepages", "cloud.yaml:2:27"), ("hosts.h.devices", "cloud.yaml:2:98"),
-        ("vms.a.pin", "cloud.yaml:5:32"), ("vms.a.autostart.order", "cloud.yaml:5:55"), ("vms.a.autostart.healthy", "cloud.yaml:5:65"),
-        ("vms.a.devices", "cloud.yaml:5:82"),
+        ("vms.a.pin", "cloud.yaml:5:32"), ("vms.a.devices", "cloud.yaml:5:82"),
     ]  # fmt: skip
     assert [(pool.name, pool.path) for pool in cloud.pools] == [("vg", "/dev/vg0"), ("d", "/d")]
