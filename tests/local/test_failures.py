@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from tests.local.kit import BUSY, Kit, Said, connection
 
+from vmwright.guest.seed import AGENT_FAILED
+
 CONSOLE = "this guest only says so\r\n"
 
 
@@ -161,9 +163,13 @@ def test_ctrl_c_while_waiting_for_a_guest(cloud: Kit, talking: str) -> None:
 @pytest.fixture
 def talking(cloud: Kit) -> str:
     """A template whose boot sector writes a line to the serial port and halts: a guest that is never ready."""
+    return _says(cloud, CONSOLE)
+
+
+def _says(cloud: Kit, text: str) -> str:
     code = bytes.fromhex("fc 31c0 8ed8 be167c ac 84c0 7406 baf803 ee ebf5 f4 ebfd".replace(" ", ""))
     raw, image = cloud.folder / "talking.raw", cloud.folder / "talking.qcow2"
-    raw.write_bytes((code + CONSOLE.encode()).ljust(510, b"\0") + b"\x55\xaa" + bytes((16 << 20) - 512))
+    raw.write_bytes((code + text.encode()).ljust(510, b"\0") + b"\x55\xaa" + bytes((16 << 20) - 512))
     subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(image)], check=True)
     return f"  blank: {{image: {image}, disk: 64M, firmware: bios}}\n"
 
@@ -190,6 +196,19 @@ def test_a_guest_that_is_never_ready(cloud: Kit, talking: str) -> None:
     cloud.ok("destroy", name, "-y")
     assert left(cloud) == set()
     assert not Path(f"/var/log/libvirt/qemu/{name}.serial.log").exists()
+
+
+def test_an_agent_that_cannot_be_installed_is_told_long_before_the_time_is_up(cloud: Kit) -> None:
+    """By the line that the seed has the guest say on its console then, and what the package manager said."""
+    cloud.write(vm(cloud, more="ready_timeout: 900"),
+                template=_says(cloud, f"{AGENT_FAILED}\r\nE: Unable to locate package qemu-guest-agent\r\n"))
+    name = f"{cloud.name}-a"
+    said = cloud.run("apply", "-y", timeout=600)
+    assert said.code == 8, said.all
+    assert f"vm {name}: the guest agent could not be installed in the guest\n  why: its console says so\n" in said.err
+    assert "E: Unable to locate package qemu-guest-agent\n" in said.err
+    assert "do:  the image needs qemu-guest-agent, or a network from which its package can be installed" in said.err
+    assert cloud.domain(name).isActive()
 
 
 # -- images and room --------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from vmwright.apply.context import Context
 from vmwright.apply.grow import catch_up
 from vmwright.errors import ApplyError, Cancelled, GuestError, VmwrightError
 from vmwright.guest.ready import Ready, wait_ready
+from vmwright.guest.seed import AGENT_FAILED
 from vmwright.guest.wait import pauses
 from vmwright.plan.actions import RestartVm, StartVm, StopVm, WaitReady
 from vmwright.spec.cloud import VmSpec
@@ -29,7 +30,7 @@ def await_ready(vm: VmSpec, context: Context, *, instance: str | None = None) ->
     try:
         ready = wait_ready(
             context.agent(vm.name), timeout=vm.ready_timeout, instance=instance, cancel=context.cancel,
-            domain_alive=lambda: context.virt.alive(vm.name),
+            domain_alive=lambda: context.virt.alive(vm.name), agent_failed=lambda: _agent_failed(vm, context),
             progress=lambda stage: context.say(stage, None))
     except GuestError as error:
         raise _with_console(error, vm, context) from error
@@ -39,6 +40,11 @@ def await_ready(vm: VmSpec, context: Context, *, instance: str | None = None) ->
         context.note(f"cloud-init warns: {warning}")
     context.note(f"ready {ready.boot_seconds:.0f} s after its start, {', '.join(addresses) or 'no address'}")
     return ready
+
+
+def _agent_failed(vm: VmSpec, context: Context) -> bool:
+    """Whether the console of this start has the line by which the seed tells of an agent that is not to be had."""
+    return context.host.run(["grep", "-aqF", "--", AGENT_FAILED, serial_log(vm.name)], check=False).code == 0
 
 
 def _with_console(error: GuestError, vm: VmSpec, context: Context) -> GuestError:

@@ -16,6 +16,8 @@ from vmwright.guest.cloudinit import LOGS, PROBE, Boot, judge, sections, telling
 from vmwright.guest.wait import pauses
 
 _LOG_BYTES = 200_000
+_CONSOLE_SECONDS = 5.0  # between two looks at the console of a guest whose agent is silent
+_SILENT = "waiting for the guest agent"
 _COMMAND_TIMEOUT = 60.0  # for one probe; an emulated guest that boots is slow
 _FACTS = """\
 say() { printf '==%s==\\n' "$1"; }
@@ -55,6 +57,7 @@ def wait_ready(
     *,
     timeout: float,
     domain_alive: Callable[[], bool],
+    agent_failed: Callable[[], bool] = lambda: False,
     instance: str | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], object] | None = None,
@@ -64,11 +67,13 @@ def wait_ready(
     """Wait until the guest is ready; `progress` gets the stage whenever it changes.
 
     With `instance`, a guest that has applied another seed than this one is an error. `sleep` waits for `cancel` unless
-    another is given. Raises GuestError: the VM stopped, cloud-init failed (with the lines of its logs that say why),
-    there is no cloud-init, or `timeout` seconds have passed (with the stage that was reached). Raises Cancelled.
+    another is given. `agent_failed` tells whether the console says that there will be no agent; it is asked now and
+    then. Raises GuestError: the VM stopped, cloud-init failed (with the lines of its logs that say why), there is no
+    cloud-init, or no agent, or `timeout` seconds have passed (with the stage that was reached). Raises Cancelled.
     """
     pause_for = sleep or (cancel.wait if cancel else time.sleep)
-    deadline = clock() + timeout
+    looked = clock()
+    deadline = looked + timeout
     boot = Boot("")
     for pause in pauses(0.2, 2.0):
         _go_on(cancel, domain_alive, boot.stage)
@@ -78,7 +83,14 @@ def wait_ready(
         if boot.finished or boot.problem:
             with suppress(AgentSilent):  # restarted just now, as packages do
                 return _finish(agent, boot, instance)
-        if (left := deadline - clock()) <= 0:
+        now = clock()
+        if boot.stage == _SILENT and now - looked >= _CONSOLE_SECONDS:
+            looked = now
+            if agent_failed():
+                raise GuestError("the guest agent could not be installed in the guest", why="its console says so",
+                                 todo="the image needs qemu-guest-agent, or a network from which its package can be "
+                                      "installed")
+        if (left := deadline - now) <= 0:
             break
         pause_for(min(pause, left))
     raise _late(timeout, boot)
@@ -97,7 +109,7 @@ def _look(agent: Asked, before: Boot) -> Boot:
     try:
         return judge(agent.exec(["sh", "-c", PROBE], timeout=_COMMAND_TIMEOUT).stdout)
     except AgentSilent:
-        return before if before.stage else Boot("waiting for the guest agent")
+        return before if before.stage else Boot(_SILENT)
     except AgentRefused as error:  # the seed lifts that early in the first boot
         return Boot("the agent answers, but may not run commands yet", errors=(str(error.todo),))
     except GuestError:
@@ -146,7 +158,7 @@ def _reachable(address: str) -> bool:
 
 
 def _late(timeout: float, boot: Boot) -> GuestError:
-    silent = boot.stage == "waiting for the guest agent"
+    silent = boot.stage == _SILENT
     todo = ("see its console; the image needs qemu-guest-agent, or a network from which its package can be installed"
             if silent else "see its console, or give it more time: ready_timeout")
     return GuestError(f"the guest was not ready within {timeout:.0f} s",

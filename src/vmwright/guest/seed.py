@@ -45,8 +45,10 @@ fi
 cat "$log"
 """
 
+AGENT_FAILED = "vmwright: the guest agent, qemu-guest-agent, could not be installed and started:"
+
 # Enabling a unit takes many seconds where guests are emulated: one that runs by itself needs it not. Without the agent,
-# the serial console is the only way out of a guest: vmwright shows its last lines when it has waited in vain.
+# the serial console is the only way out of a guest: vmwright looks for the line there, and shows the last ones.
 AGENT_UP = f"""\
 systemctl --quiet is-active qemu-guest-agent.service && exit 0
 log=/run/vmwright-agent; out=/dev/console; [ ! -w /dev/ttyS0 ] || out=/dev/ttyS0
@@ -55,7 +57,7 @@ log=/run/vmwright-agent; out=/dev/console; [ ! -w /dev/ttyS0 ] || out=/dev/ttyS0
 telling='^[ -]*(E|Err|errors?|fatal|failed|curl|problem|no provider)\\b|not (found|resolve|connect)'
 why=$(grep -Ei "$telling" "$log" | tail -n 4)
 {{
-    echo 'vmwright: the guest agent, qemu-guest-agent, could not be installed and started:'
+    echo '{AGENT_FAILED}'
     printf '%s\\n' "${{why:-$(tail -n 4 "$log")}}" | cut -c 1-200
 }} > "$out"
 exit 1

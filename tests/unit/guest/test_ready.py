@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 from tests.unit.guest import boots
@@ -53,9 +54,11 @@ class Booting:
     def sleep(self, seconds: float) -> None:
         self.now += seconds
 
-    def wait(self, timeout: float = 600, instance: str | None = None, cancel: threading.Event | None = None) -> Ready:
+    def wait(self, timeout: float = 600, instance: str | None = None, cancel: threading.Event | None = None,
+             agent_failed: Callable[[], bool] = lambda: False) -> Ready:
         return wait_ready(self, timeout=timeout, domain_alive=lambda: self.now < self.dies, instance=instance,
-                          clock=lambda: self.now, sleep=self.sleep, cancel=cancel, progress=self.stages.append)
+                          agent_failed=agent_failed, clock=lambda: self.now, sleep=self.sleep, cancel=cancel,
+                          progress=self.stages.append)
 
 
 def test_a_boot_to_its_end() -> None:
@@ -69,6 +72,22 @@ def test_a_boot_to_its_end() -> None:
         "waiting for the guest agent", "the agent answers, cloud-init has not begun",
         "cloud-init is setting up the network", "cloud-init is installing packages and running commands",
         "cloud-init is done"]
+
+
+def test_an_agent_that_is_not_to_be_had_is_told_at_once() -> None:
+    """The console says so, long before the time is up; while the agent answers, nobody looks there."""
+    guest, looks = Booting([(0, SILENT)]), list[float]()
+
+    def failed() -> bool:
+        looks.append(guest.now)
+        return guest.now > 60
+
+    with pytest.raises(GuestError, match="the guest agent could not be installed in the guest"):
+        guest.wait(agent_failed=failed)
+    assert 60 < guest.now < 70
+    assert all(later - earlier >= 5 for earlier, later in pairwise(looks)) and len(looks) <= 13
+    booted = Booting([(0, SILENT), (3, boots.FINAL), (90, SILENT), (100, boots.DONE)])
+    assert booted.wait(agent_failed=lambda: pytest.fail("it answers"))
 
 
 def test_it_asks_often_at_first_and_then_every_two_seconds() -> None:
