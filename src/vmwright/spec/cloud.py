@@ -114,7 +114,10 @@ class DeviceSpec:
 
 @dataclass(frozen=True)
 class HostSpec:
-    """A host: `connect` is "local" or ssh://user@host[:port]. `accelerator` is auto, kvm or qemu."""
+    """A host: `connect` is "local" or ssh://user@host[:port]. `accelerator` is auto, kvm or qemu.
+
+    `iommu`: it must have its IOMMU on, whether or not a VM needs it now.
+    """
 
     name: str
     connect: str
@@ -122,6 +125,8 @@ class HostSpec:
     ssh_config: str | None = None  # an OpenSSH client configuration used in place of ~/.ssh/config
     devices: tuple[DeviceSpec, ...] = ()
     where: Where | None = field(default=None, compare=False)
+    iommu: bool = False
+    keys: Mapping[str, Where] = field(default_factory=dict, compare=False, repr=False)  # where each key stands
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,9 @@ def _host(name: str, host: HostIn, findings: Findings) -> HostView:
     config = _ssh_config((*path, "ssh_config"), host, findings)
     devices = tuple(DeviceSpec(key, device.serial, device.address, findings.where((*path, "devices", key), key=True))
                     for key, device in host.devices.items())
-    spec = HostSpec(name, host.connect, host.accelerator, config, devices, findings.where(path, key=True))
+    keys = {key: findings.where((*path, key), key=True) for key in host.model_fields_set}
+    spec = HostSpec(name, host.connect, host.accelerator, config, devices, findings.where(path, key=True), host.iommu,
+                    keys)
     return HostView(spec, pools, names, tuple(host.devices), _addresses(name, host, findings))
 
 
@@ -167,9 +169,7 @@ def _check_later(path: KeyPath, host: HostIn, findings: Findings) -> None:
             )
         nics.append(((*path, "bridges", name, "nic"), bridge.nic))
     _unique(findings, nics, "are the same interface")
-    if host.iommu:
-        findings.later((*path, "iommu"))
-    for key, values in (("devices", host.devices), ("bridges", host.bridges), ("hugepages", host.hugepages)):
+    for key, values in (("bridges", host.bridges), ("hugepages", host.hugepages)):
         if values:
             findings.later((*path, key))
 

@@ -174,11 +174,11 @@ class HostIn(Base):
     )
     iommu: v.Bool = Field(
         default=False,
-        description="Whether the host is prepared for PCI pass-through (kernel command line). Not applied yet. "
+        description="Whether the host must have its IOMMU on (firmware, kernel command line), also while no VM needs it. "
         "Default: false.",
     )
     devices: dict[str, DeviceIn] = Field(
-        default={}, description="PCI devices set aside for guests, by a name that VMs use. Not applied yet."
+        default={}, description="PCI devices set aside for guests, by a name that VMs use. Default: none."
     )
     bridges: dict[str, BridgeIn] = Field(default={}, description="Bridge devices by name. Not applied yet.")
     hugepages: dict[Literal["2M", "1G"], Annotated[v.Int, Field(ge=0)]] = Field(
@@ -440,9 +440,9 @@ class VmIn(CommonIn):
     )
     devices: Devices | None = Field(
         default=None,
-        description="Devices of the host passed through, by name; {NAME: keep} or {NAME: wipe} says what a rebuild "
-        "does to the "
-        "data on it. Not applied yet.",
+        description="Devices of the host passed through, by name. What becomes of the data on it: {NAME: wipe} erases "
+        "it when the VM gets the device or is rebuilt; {NAME: keep} never does. Without either it is kept, but a "
+        "device that was another VM's is refused. Default: none.",
     )
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from vmwright.errors import Where
 from vmwright.spec import keyfiles
 from vmwright.spec.cloud import (
     Copy,
+    Content,
     DataDisk,
+    DeviceUse,
     Filesystem,
     Firmware,
     GuestSpec,
@@ -57,7 +59,9 @@ def resolve_vm(name: str, vm: VmIn, member: Member, around: Surroundings, findin
     host = _host(path, vm, template, around, findings)
     pool = _pool(path, vm, template, host, around, findings)
     _check_sizes(path, vm, template, findings)
-    _check_devices(path, name, vm, host, around, findings)
+    if vm.pin is not None:
+        findings.later((*path, "pin"))
+    devices = tuple(_devices(path, name, vm, host, around, findings))
     nics = resolve_nics(name, vm, member, around.registry, findings)
     return VmSpec(
         name=name,
@@ -75,6 +79,7 @@ def resolve_vm(name: str, vm: VmIn, member: Member, around: Surroundings, findin
         data_disks=_data_disks(path, vm.disks or {}, pool, host, findings),
         autostart=vm.autostart is not None,
         start_order=_start_order(path, vm, findings),
+        devices=devices,
         protect=bool(vm.protect),
         running=vm.running is not False,
         ready_timeout=vm.ready_timeout or READY_TIMEOUT,
@@ -181,25 +186,24 @@ def _check_sizes(path: KeyPath, vm: VmIn, template: Template | None, findings: F
         findings.error((*path, "disk"), what, f"write {format_size(template.size)} or more, or leave it out")
 
 
-def _check_devices(
+def _devices(
     path: KeyPath, name: str, vm: VmIn, host: HostView | None, around: Surroundings, findings: Findings
-) -> None:
-    if vm.pin is not None:
-        findings.later((*path, "pin"))
-    if vm.devices:
-        findings.later((*path, "devices"))
+) -> Iterator[DeviceUse]:
     for position, use in enumerate(vm.devices or ()):
         place = (*path, "devices", position)
-        device = use if isinstance(use, str) else next(iter(use))
+        device, content = (use, None) if isinstance(use, str) else next(iter(use.items()))
         if host is None or not findings.refers(
             place, f"device on host {host.spec.name} named", device, host.devices, ""
         ):
             continue
-        holder = around.devices.setdefault((host.spec.name, device), f"{name}, at {findings.where(place)}")
-        if not holder.startswith(f"{name}, "):
-            findings.error(
-                place, f"device {device} is given to {name} and to {holder}", "a device can belong to one VM only"
-            )
+        key, where = (host.spec.name, device), findings.where(place)
+        if key in around.devices:
+            what = f"device {device} is given to {name} and to {around.devices[key]}"
+            findings.error(place, what, "a device can belong to one VM only, and once")
+            continue
+        around.devices[key] = f"{name}, at {where}"
+        spec = next(spec for spec in host.spec.devices if spec.name == device)
+        yield DeviceUse(spec, Content(content) if content else None, where)
 
 
 def _firmware(path: KeyPath, vm: VmIn, member: Member, template: Template | None, findings: Findings) -> Firmware:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import pytest
 
+from vmwright.spec.cloud import Content
+
 from .conftest import Desk
 
 TWO = """\
@@ -52,13 +54,13 @@ def test_which_network(desk: Desk) -> None:
 
 
 def test_devices_set_aside(desk: Desk) -> None:
-    """What the facts are asked for; the plan does not use them yet, which is told."""
     cloud = desk.load("""cloud: lab
-        hosts: {h: {devices: {gpu: {address: "82:00.0"}, n1: {serial: S1}, n2: {serial: 7, address: "0000:0B:00.0"}}}}
+        hosts: {h: {iommu: true, devices: {gpu: {address: "82:00.0"}, n1: {serial: S1}, n2: {serial: 7, address: "0000:0B:00.0"}}}}
         """.replace("        ", ""))
     assert [(d.name, d.serial, d.address, d.where and (d.where.line, d.where.column)) for d in cloud.hosts[0].devices] == [
-        ("gpu", None, "0000:82:00.0", (2, 23)), ("n1", "S1", None, (2, 50)), ("n2", "7", "0000:0b:00.0", (2, 68))]
-    assert [later.key for later in cloud.not_yet] == ["hosts.h.devices"]
+        ("gpu", None, "0000:82:00.0", (2, 36)), ("n1", "S1", None, (2, 63)), ("n2", "7", "0000:0b:00.0", (2, 81))]
+    assert cloud.not_yet == ()
+    assert cloud.hosts[0].iommu and str(cloud.hosts[0].keys["iommu"]).endswith("cloud.yaml:2:13")
 
 
 def test_a_device_for_two(desk: Desk) -> None:
@@ -72,14 +74,30 @@ vms:
 """)
     assert problems == [
         "cloud.yaml:12:16: vms.b.devices: device gpu is given to b and to a, at cloud.yaml:11:17\n    a device can "
-        "belong to one VM only",
+        "belong to one VM only, and once",
         "cloud.yaml:13:27: vms.c.devices.0: device n1 is given to c-1 and to a, at cloud.yaml:11:22\n    a device "
-        "can belong to one VM only",
+        "can belong to one VM only, and once",
         "cloud.yaml:13:32: vms.c.devices.1.0: device n1 is given to c-2 and to a, at cloud.yaml:11:22\n    a device "
-        "can belong to one VM only",
+        "can belong to one VM only, and once",
         "cloud.yaml:13:36: vms.c.devices.1.1: device gpu is given to c-2 and to a, at cloud.yaml:11:17\n    a device "
-        "can belong to one VM only",
+        "can belong to one VM only, and once",
     ]  # fmt: skip
+    assert desk.problems(f"""{TWO}
+defaults: {{template: base, network: lan, host: h1, pool: big}}
+vms: {{a: {{devices: [gpu, gpu]}}}}
+""") == ["cloud.yaml:10:26: vms.a.devices.1: device gpu is given to a and to a, at cloud.yaml:10:21\n    a device can "
+         "belong to one VM only, and once"]
+
+
+def test_what_becomes_of_the_data_on_a_device(desk: Desk) -> None:
+    desk.write("$6$salt$hash\n", "hash")
+    cloud = desk.load(f"""{TWO}
+defaults: {{template: base, network: lan, host: h1, pool: big}}
+vms:
+  a: {{count: 2, devices: [gpu, {{n1: wipe}}]}}
+""")
+    assert [[(use.device.name, use.content, str(use.where).rpartition("/")[2]) for use in vm.devices]
+            for vm in cloud.vms] == [[("gpu", None, "cloud.yaml:11:27")], [("n1", Content.WIPE, "cloud.yaml:11:32")]]
 
 
 def test_templates_are_made_where_they_are_needed(desk: Desk) -> None:
@@ -141,7 +159,6 @@ def test_not_yet(desk: Desk) -> None:
           b: {template: base, pool: vg, autostart: true}
         """)
     assert [(note.key, str(note.where).rpartition("/")[2]) for note in cloud.not_yet] == [
-        ("hosts.h.hugepages", "cloud.yaml:2:27"), ("hosts.h.devices", "cloud.yaml:2:98"),
-        ("vms.a.pin", "cloud.yaml:5:32"), ("vms.a.devices", "cloud.yaml:5:82"),
+        ("hosts.h.hugepages", "cloud.yaml:2:27"), ("vms.a.pin", "cloud.yaml:5:32"),
     ]  # fmt: skip
     assert [(pool.name, pool.path) for pool in cloud.pools] == [("vg", "/dev/vg0"), ("d", "/d")]
