@@ -7,10 +7,12 @@ and hold no dot, so the parts are unambiguous; the characters are legal for LVM 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import quote
 
 METADATA_URI = "https://vmwright.dev/xmlns/vm/1"
 METADATA_PREFIX = "vmwright"
 HOST_STATE = "/var/lib/vmwright"  # on the host: intents, images, manifests of templates
+DEVICE_NOTES = f"{HOST_STATE}/devices"
 HOST_RUN = "/run/vmwright"  # on the host, gone at reboot: the lock, the result of the KVM probe
 
 _DM_NAME = 127  # DM_NAME_LEN of linux/dm-ioctl.h is 128, with the NUL at its end
@@ -116,7 +118,12 @@ def parse_partial(path: str) -> OurVolume | None:
 
 def device_note(address: str) -> str:
     """The note about the device at a PCI address: which VM it was given to last."""
-    return f"{HOST_STATE}/devices/{address}.json"
+    return f"{DEVICE_NOTES}/{address}.json"
+
+
+def lost_device_note(serial: str) -> str:
+    """The note about a device that is not where it was: another one has been given to a VM there since."""
+    return f"{DEVICE_NOTES}/{quote(serial, safe=' ')}.json"
 
 
 def intent_path(cloud: str, object: str) -> str:

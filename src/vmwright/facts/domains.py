@@ -27,11 +27,11 @@ from vmwright.virt.xml import metadata, read
 _DISK_SOURCES = ("file", "dev", "dir")
 _CPU_MODES = ("host-passthrough", "maximum", "default")  # libvirt keeps these as they are in a running domain
 _HOSTDEVS = {"hostdev": "pci", "interface": "hostdev", "disk": "nvme"}  # elements and their types
-_PCI_PARTS = ("domain", "bus", "slot", "function")
 _NIC_SOURCES = ("network", "bridge", "dev", "path", "name")
 
 
-def parse_domain(persistent_xml: str, live_xml: str | None, state: str, autostart: bool) -> DomainFacts:
+def parse_domain(persistent_xml: str, live_xml: str | None, state: str, autostart: bool,
+                 saved: bool = False) -> DomainFacts:
     """A domain from its persistent and, when it runs, its live configuration. `state` is a value of DomainState."""
     root = ET.fromstring(persistent_xml)
     persistent = _config(root)
@@ -43,6 +43,7 @@ def parse_domain(persistent_xml: str, live_xml: str | None, state: str, autostar
         autostart=autostart,
         persistent=persistent,
         live=live,
+        saved=saved,
     )
 
 
@@ -70,6 +71,7 @@ def _config(root: ET.Element) -> ConfigFacts:
         owner=_owner(root.find("metadata")),
         nvram=(os.findtext("nvram") or None) if os is not None else None,
         hostdevs=tuple(_hostdevs(root)),
+        free_ports=_free_ports(root),
     )
 
 
@@ -102,10 +104,17 @@ def _hostdevs(root: ET.Element) -> Iterable[str]:
     """PCI devices passed through: as such, as the NIC that they are, or as an NVMe drive that QEMU itself drives."""
     for kind, type in _HOSTDEVS.items():
         for device in root.iterfind(f"devices/{kind}"):
-            address = device.find("source/address")
-            if address is not None and device.get("type") == type and address.get("type", "pci") == "pci":
-                domain, bus, slot, function = (int(address.get(key, "0"), 0) for key in _PCI_PARTS)
-                yield f"{domain:04x}:{bus:02x}:{slot:02x}.{function:x}"
+            address = read.pci_address(device.find("source/address"))
+            if address and device.get("type") == type:
+                yield address
+
+
+def _free_ports(root: ET.Element) -> int:
+    """PCIe root ports that nothing is on: the bus behind a port has the number of its controller."""
+    taken = {address.get("bus", "0") for address in root.iterfind("devices/*/address[@type='pci']")}
+    buses = {int(bus, 0) for bus in taken}
+    return sum(int(port.get("index", "0")) not in buses
+               for port in root.iterfind("devices/controller[@model='pcie-root-port']"))
 
 
 def _owner(place: ET.Element | None) -> OwnerFacts | None:

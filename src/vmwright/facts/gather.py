@@ -21,9 +21,10 @@ from vmwright.facts.model import (
     PoolFacts,
     VolumeFacts,
 )
+from vmwright.names import METADATA_URI
 from vmwright.session import Session, Sessions
 from vmwright.spec.cloud import Cloud, Pool
-from vmwright.virt.connect import Inventory, RawPool
+from vmwright.virt.connect import Inventory, RawDomain, RawPool
 
 T = TypeVar("T")
 _PROBE_SECONDS = 60.0
@@ -46,17 +47,22 @@ def gather_host(cloud: Cloud, session: Session, *, disks: bool = False, devices:
     """The facts of one host. libvirt is asked first: where it has no active pool, the shell looks at the files.
 
     Block devices are read when the cloud has an LVM pool there, or with `disks`. PCI devices are read when the cloud
-    sets some aside there, or with `devices`; and block devices with them, for they may be in use.
+    sets some aside there or a VM has one of us, or with `devices`; block devices with them, for they may be in use.
     """
     pools = [pool for pool in cloud.pools if pool.host == session.spec.name]
     inventory = session.virt.inventory(refresh={pool.name for pool in pools if not pool.lvm})
     hidden = untold(pools, (_pool(raw) for raw in inventory.pools))
-    devices = devices or bool(session.spec.devices)
+    devices = devices or session.spec.iommu or bool(session.spec.devices) or any(map(_has_ours, inventory.domains))
     wanted = storage.wanted(pools, disks=disks or devices)
     asked = probes.commands(cloud.name, {pool.path for pool in pools if not pool.lvm}, hidden)
     script = probes.script({**asked, **storage.commands(wanted), **pci.commands(devices)})
     done = session.host.run(["sh", "-s"], input=script.encode(), timeout=_PROBE_SECONDS)
     return assemble(session.spec.name, probes.split(done.text), inventory, hidden, wanted, devices=devices)
+
+
+def _has_ours(domain: RawDomain) -> bool:
+    """Whether a VM of vmwright's has a device that is passed through, from its XML."""
+    return METADATA_URI in domain.persistent and "<hostdev" in domain.persistent + (domain.live or "")
 
 
 def untold(wanted: Iterable[Pool], there: Iterable[PoolFacts]) -> dict[str, str]:
@@ -104,7 +110,7 @@ def assemble(name: str, outputs: Mapping[str, probes.Output], inventory: Invento
         networks=tuple(domains.parse_network(raw.xml, active=raw.active, autostart=raw.autostart)
                        for raw in inventory.networks),
         links=read("links", probes.parse_links),
-        domains=tuple(domains.parse_domain(raw.persistent, raw.live, raw.state, raw.autostart)
+        domains=tuple(domains.parse_domain(raw.persistent, raw.live, raw.state, raw.autostart, raw.saved)
                       for raw in inventory.domains),
         intents=(*probes.parse_intents(outputs["intents"].text), *probes.parse_work(outputs["work"].text)),
         paths=paths,
@@ -118,7 +124,7 @@ def assemble(name: str, outputs: Mapping[str, probes.Output], inventory: Invento
     if not devices:
         return host
     found, iommu = _devices(host, outputs)
-    return replace(host, devices=found, iommu=iommu)
+    return replace(host, devices=found, iommu=iommu, held=pci.parse_notes(outputs["held"].text))
 
 
 def _devices(host: HostFacts, outputs: Mapping[str, probes.Output]) -> tuple[tuple[DeviceFacts, ...], IommuFacts]:

@@ -261,6 +261,7 @@ class OwnerFacts:
     seed: str  # content hash of the cloud-init data, and of its parts (plan/seeds.py)
     protect: bool = False
     nics: tuple[str, ...] | None = None  # MACs of the NICs that we gave it; None: nothing is said, all of them
+    devices: tuple[str, ...] = ()  # addresses of the host's PCI devices that we gave it
 
 
 @dataclass(frozen=True)
@@ -339,7 +340,8 @@ class Held(StrEnum):
 class HeldFacts:
     """Our note on the host about a device: which VM it was given to last.
 
-    `serial` is what the device reported when the host's driver last had it; None where it has none.
+    `serial` is what the device reported when the host's driver last had it; None where it has none. `driver` is that
+    driver; None where the host had none for it. `address` is empty when another device has been seen there since.
     """
 
     address: str
@@ -347,6 +349,7 @@ class HeldFacts:
     cloud: str
     vm: str
     state: Held = Held.GIVEN
+    driver: str | None = None
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,13 @@ there is no udev, they are looked up in pci.ids.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from vmwright.facts.model import DeviceFacts, IommuFacts
+from vmwright.facts.model import DeviceFacts, Held, HeldFacts, IommuFacts
+from vmwright.names import DEVICE_NOTES
 
 _DSN = 0x0003  # the extended capability with a Device Serial Number: PCI Express Base Specification, 7.9.3
 _EXTENDED = 0x100  # where extended capabilities begin
@@ -31,6 +33,8 @@ def commands(wanted: bool) -> dict[str, Sequence[str]]:
         "pci-config": [*sh, _CONFIG],
         "pci-names": [*sh, _NAMES],
         "disk-links": ["find", "/dev/disk", "-type", "l", "-printf", r"%p\t%l\n"],
+        "held": [*sh, 'for f in "$1"/*.json; do [ -e "$f" ] && cat "$f" && echo; done; :', "sh",
+                 DEVICE_NOTES],
     }
 
 
@@ -277,3 +281,25 @@ def pcie_serial(space: bytes) -> str | None:
             return None if set(number) in ({0}, {0xFF}) else number[::-1].hex("-")
         place = header >> 20 & 0xFFC
     return None
+
+
+# -- our notes --------------------------------------------------------------------------------------------------------
+
+def parse_notes(text: str) -> tuple[HeldFacts, ...]:
+    """Notes about devices, one JSON object a line. One that is torn or strange is none."""
+    rows = (_note(line) for line in text.splitlines() if line.strip())
+    return tuple(row for row in rows if row)
+
+
+def _note(line: str) -> HeldFacts | None:
+    try:
+        row = json.loads(line)
+        words, state = (row["address"], row["serial"], row["cloud"], row["vm"]), Held(row["state"])
+        driver = row.get("driver")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    address, serial, cloud, vm = words
+    if not all(isinstance(word, str) for word in (address, cloud, vm)):
+        return None
+    return HeldFacts(address, serial if isinstance(serial, str) else None, cloud, vm, state,
+                     driver if isinstance(driver, str) else None)

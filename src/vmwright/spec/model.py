@@ -174,8 +174,8 @@ class HostIn(Base):
     )
     iommu: v.Bool = Field(
         default=False,
-        description="Whether the host must have its IOMMU on (firmware, kernel command line), also while no VM needs it. "
-        "Default: false.",
+        description="Whether the host must have its IOMMU on (firmware, kernel command line) even while no VM needs "
+        "it. Default: false.",
     )
     devices: dict[str, DeviceIn] = Field(
         default={}, description="PCI devices set aside for guests, by a name that VMs use. Default: none."

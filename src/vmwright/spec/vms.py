@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from vmwright.errors import Where
 from vmwright.spec import keyfiles
 from vmwright.spec.cloud import (
-    Copy,
     Content,
+    Copy,
     DataDisk,
     DeviceUse,
     Filesystem,

@@ -231,6 +231,22 @@ def disk_xml(xml: str, serial: str) -> str | None:
     return render(disk) if disk is not None else None
 
 
+def add_hostdev(xml: str, address: str) -> str:
+    """One more PCI device of the host; unchanged when the VM has it already."""
+    root = parse(xml)
+    if _hostdev(root, address) is None:
+        insert_after(ensure(root, "devices"), parse(design.hostdev_xml(address)), "emulator", "disk", "controller",
+                     "filesystem", "interface", "hostdev")
+    return render(root)
+
+
+def remove_hostdev(xml: str, address: str) -> str:
+    """Without that PCI device of the host; unchanged when the VM does not have it."""
+    root = parse(xml)
+    _remove(root, _hostdev(root, address))
+    return render(root)
+
+
 def unplaced(device: str) -> str:
     """A device's XML without its address and alias, so that libvirt finds it a free place when it is plugged in.
 
@@ -245,6 +261,11 @@ def _nic(root: ET.Element, mac: str) -> ET.Element | None:
     nics = root.iterfind("devices/interface")
     return next((nic for nic in nics if (place := nic.find("mac")) is not None
                  and place.get("address", "").lower() == mac.lower()), None)
+
+
+def _hostdev(root: ET.Element, address: str) -> ET.Element | None:
+    return next((device for device in root.iterfind("devices/hostdev")
+                 if read.pci_address(device.find("source/address")) == address), None)
 
 
 def _disk(root: ET.Element, serial: str) -> ET.Element | None:

@@ -40,6 +40,7 @@ class RawDomain:
     live: str | None
     state: str
     autostart: bool
+    saved: bool = False  # its memory is in a file of libvirt's (managed save)
 
 
 @dataclass(frozen=True)
@@ -140,10 +141,11 @@ class Connection:
         name: libvirt lists in the order of its hash tables, and a plan is to look the same at every run.
         """
         conn = self._libvirt
-        autostarted = {d.name() for d in self._call("list domains", conn.listAllDomains,
-                                                    libvirt.VIR_CONNECT_LIST_DOMAINS_AUTOSTART)}
+        autostarted, saved = ({d.name() for d in self._call("list domains", conn.listAllDomains, flag)}
+                              for flag in (libvirt.VIR_CONNECT_LIST_DOMAINS_AUTOSTART,
+                                           libvirt.VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE))
         stats = self._call("list domains", conn.getAllDomainStats, libvirt.VIR_DOMAIN_STATS_STATE, 0)
-        domains = [self._still(self._raw_domain, domain, row, autostarted)
+        domains = [self._still(self._raw_domain, domain, row, autostarted, saved)
                    for domain, row in sorted(stats, key=lambda row: _name(row[0]))]
         pools = [self._still(self._raw_pool, pool, _name(pool) in refresh)
                  for pool in sorted(self._call("list pools", conn.listAllStoragePools), key=_name)]
@@ -180,7 +182,8 @@ class Connection:
         except ApplyError:
             return ""  # no emulator for x86_64: the plan says so from the empty text
 
-    def _raw_domain(self, domain: libvirt.virDomain, row: dict[str, Any], autostarted: set[str]) -> RawDomain:
+    def _raw_domain(self, domain: libvirt.virDomain, row: dict[str, Any], autostarted: set[str],
+                    saved: set[str]) -> RawDomain:
         name = domain.name()
         self._domains[name] = domain
         active = domain.ID() != -1
@@ -188,7 +191,7 @@ class Connection:
                                 libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE)
         live = self._call("describe a domain", domain.XMLDesc, 0) if active else None
         state = _STATES.get(row.get("state.state", 0), "shut off")
-        return RawDomain(persistent, live, state, name in autostarted)
+        return RawDomain(persistent, live, state, name in autostarted, name in saved)
 
     def _raw_pool(self, pool: libvirt.virStoragePool, refresh: bool) -> RawPool:
         self._pools[pool.name()] = pool

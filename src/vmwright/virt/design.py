@@ -72,10 +72,13 @@ def domain_xml(
     seed_path: str,
     nics: Sequence[NicChoice],
     owner: OwnerFacts,
+    hostdevs: Sequence[str] = (),
     uuid: str | None = None,
     os_id: str | None = None,
 ) -> str:
     """The domain of a VM. The first disk is its root. `type` is kvm or qemu, `os_id` a libosinfo id.
+
+    `hostdevs` are addresses of PCI devices that it is given.
 
     A panic restarts the guest: the console's log keeps its last words, and a server that is back is worth more than a
     frozen one. Suspend is off: nothing wakes a server. There is no watchdog: without a daemon in the guest it is idle.
@@ -94,19 +97,21 @@ def domain_xml(
         clock(type),
         *domain_parts.lifecycle(poweroff="destroy", reboot="restart", crash="restart"),
         domain_parts.power_management(suspend_to_memory=False, suspend_to_disk=False),
-        devices.devices(*_devices(vm.name, disks, seed_path, nics)),
+        devices.devices(*_devices(vm.name, disks, seed_path, nics, hostdevs)),
     )
     return render(root)
 
 
-def _devices(vm: str, disks: Sequence[DiskChoice], seed_path: str, nics: Sequence[NicChoice]) -> Iterator[ET.Element]:
-    needed = len(disks) + 1 + len(nics) + _FIXED_DEVICES
+def _devices(vm: str, disks: Sequence[DiskChoice], seed_path: str, nics: Sequence[NicChoice],
+             hostdevs: Sequence[str]) -> Iterator[ET.Element]:
+    needed = len(disks) + 1 + len(nics) + _FIXED_DEVICES + len(hostdevs)
     yield devices.no_usb()
     yield from (devices.root_port(index) for index in range(1, needed + SPARE_PORTS + 1))
     for place, choice in enumerate(disks):
         yield disk_element(choice, boot_order=1 if place == 0 else None)
     yield disk_xml.disk(seed_path, "raw", SEED_TARGET, "seed", block=is_block(seed_path), readonly=True)
     yield from (nic_xml.nic(choice.mac, choice.type, choice.source) for choice in nics)
+    yield from (devices.hostdev(address) for address in hostdevs)
     yield devices.serial(serial_log(vm))
     yield devices.console()
     yield devices.channel(AGENT_CHANNEL)
@@ -202,6 +207,11 @@ def disk_device_xml(choice: DiskChoice) -> str:
 def nic_device_xml(choice: NicChoice) -> str:
     """A NIC to be attached."""
     return render(nic_xml.nic(choice.mac, choice.type, choice.source))
+
+
+def hostdev_xml(address: str) -> str:
+    """A PCI device of the host to be attached, or let go."""
+    return render(devices.hostdev(address))
 
 
 def pool_xml(name: str, path: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given
@@ -14,13 +15,23 @@ from vmwright.errors import HostError
 from vmwright.facts import devices, pci, storage
 from vmwright.facts.devices import Around
 from vmwright.facts.gather import assemble
-from vmwright.facts.model import BlockFacts, DeviceFacts, Facts, HostFacts, IommuFacts, Use, UseFacts
+from vmwright.facts.model import (
+    BlockFacts,
+    DeviceFacts,
+    Facts,
+    Held,
+    HeldFacts,
+    HostFacts,
+    IommuFacts,
+    Use,
+    UseFacts,
+)
 from vmwright.facts.pci import Seen, pcie_serial
 from vmwright.facts.probes import Output
 from vmwright.facts.store import dumps, loads
 from vmwright.virt.connect import RawDomain
 
-PROBES = ("pci", "pci-config", "pci-names", "disk-links")
+PROBES = ("pci", "pci-config", "pci-names", "disk-links", "held")
 NVME = ("0000:05:00.0", "0000:08:00.0", "0000:0b:00.0")
 GPU = "0000:82:00.0"
 
@@ -72,6 +83,27 @@ def test_each_missing_probe_is_named(probe: str) -> None:
     del outputs[probe]
     with pytest.raises(HostError, match=f"host here did not answer the probe {probe}"):
         assemble("here", outputs, inventory(), {}, storage.Wanted(disks=True), devices=True)
+
+
+# -- notes ------------------------------------------------------------------------------------------------------------
+
+def test_notes_are_read_as_they_are_written() -> None:
+    notes = [HeldFacts("0000:05:00.0", "S1", "lab", "db", Held.WIPING, "nvme"), HeldFacts("", None, "lab", "web")]
+    assert pci.parse_notes("\n\n".join(json.dumps(asdict(note)) for note in notes)) == tuple(notes)
+
+
+@pytest.mark.parametrize("line", [
+    "", "{", "[]", "7", '{"address": "a"}',
+    '{"address": 1, "serial": null, "cloud": "c", "vm": "v", "state": "given"}',
+    '{"address": "a", "serial": null, "cloud": "c", "vm": "v", "state": "lost"}',
+])  # fmt: skip
+def test_a_torn_or_strange_note_is_none(line: str) -> None:
+    assert pci.parse_notes(line) == ()
+
+
+def test_notes_are_facts() -> None:
+    note = '{"address": "0000:05:00.0", "serial": "S1", "cloud": "lab", "vm": "db", "state": "given"}'
+    assert zcloud(held=Output(note, 0)).held == (HeldFacts("0000:05:00.0", "S1", "lab", "db"),)
 
 
 # -- the reference server ---------------------------------------------------------------------------------------------

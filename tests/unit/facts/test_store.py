@@ -18,14 +18,18 @@ from vmwright.facts.model import (
     BlockFacts,
     BootFacts,
     ConfigFacts,
+    DeviceFacts,
     DiskFacts,
     DomainFacts,
     DomainState,
     Facts,
     GroupFacts,
+    Held,
+    HeldFacts,
     HostFacts,
     ImageFacts,
     IntentFacts,
+    IommuFacts,
     Kvm,
     LinkFacts,
     NetworkFacts,
@@ -35,12 +39,15 @@ from vmwright.facts.model import (
     Placement,
     PoolFacts,
     ThinFacts,
+    Use,
+    UseFacts,
     VolumeFacts,
 )
 from vmwright.facts.store import dumps, load, loads
 
-KINDS = (BlockFacts, BootFacts, ConfigFacts, DiskFacts, DomainFacts, GroupFacts, HostFacts, ImageFacts, IntentFacts,
-         LinkFacts, NetworkFacts, NicFacts, OwnerFacts, PathFacts, Placement, PoolFacts, ThinFacts, VolumeFacts)
+KINDS = (BlockFacts, BootFacts, ConfigFacts, DeviceFacts, DiskFacts, DomainFacts, GroupFacts, HeldFacts, HostFacts,
+         ImageFacts, IntentFacts, IommuFacts, LinkFacts, NetworkFacts, NicFacts, OwnerFacts, PathFacts, Placement,
+         PoolFacts, ThinFacts, UseFacts, VolumeFacts)
 
 st.register_type_strategy(float, st.floats(0, 100))  # percents: there is no other number with a fraction in facts
 
@@ -52,7 +59,9 @@ def facts() -> Facts:
     thin = ThinFacts("thin", 1 << 30, 4 << 20, 12.34, 0.5, monitored=True)
     host = replace(machine.facts(cloud()), intents=(IntentFacts("lab", "db", "boot", ("/a",), "i"),),
                    blocks=(BlockFacts("/dev/sda4", 1 << 30, "part", ("/dev/sda",), mounts=("[SWAP]",)),),
-                   groups=(GroupFacts("vg", 2 << 30, 1 << 30, 4 << 20, ("/dev/sda4",), thin=(thin,)),))
+                   groups=(GroupFacts("vg", 2 << 30, 1 << 30, 4 << 20, ("/dev/sda4",), thin=(thin,)),),
+                   devices=(DeviceFacts("0000:05:00.0", "144d:a80a", "010802", uses=(UseFacts(Use.VM, "db"),)),),
+                   iommu=IommuFacts(True, "DMAR"), held=(HeldFacts("0000:05:00.0", "S1", "lab", "db", Held.WIPED),))
     return Facts((host,), (ImageFacts("/a", "0" * 64, 7),))
 
 

@@ -42,7 +42,19 @@ def test_a_vm_of_ours_is_read_as_it_was_designed() -> None:
         nics=(NicFacts("52:1c:7b:1f:0f:11", "bridge", "br0"), NicFacts("52:1c:7b:1f:0f:12", "network", "zcloud-nat")),
         firmware="uefi", type="kvm", cpu="host-passthrough",
         owner=OwnerFacts("zcloud", "z-dev", "z-fedora35", "0a1b2c3d4e5f", "i-7f3a", "5eed5eed5eed", protect=True),
+        free_ports=16,  # libvirt has not put anything on them yet
     )
+
+
+def test_free_ports() -> None:
+    """A device stands on the bus that has the number of a port's controller; where it comes from is another address."""
+    ports = "".join(f"<controller type='pci' index='{n}' model='pcie-root-port'><address type='pci' bus='0x00' "
+                    f"slot='0x02'/></controller>" for n in range(1, 13))
+    devices = """<controller type='pci' index='0' model='pcie-root'/><disk><address type='pci' bus='0x01'/></disk>
+        <interface><address type='pci' bus='0x0a'/></interface><disk><address type='drive' bus='3'/></disk>
+        <hostdev type='pci'><source><address bus='0x04'/></source><address type='pci' bus='0x02'/></hostdev>"""
+    found = parse_domain(f"<domain><devices>{ports}{devices}</devices></domain>", None, "shut off", False, saved=True)
+    assert found.persistent.free_ports == 12 - 3 and found.saved
 
 
 def test_a_domain_of_others_is_read_as_far_as_there_are_words_for_it() -> None:

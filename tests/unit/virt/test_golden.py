@@ -11,6 +11,7 @@ import pkgutil
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib import import_module
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -30,6 +31,7 @@ OWNER = OwnerFacts("zcloud", "z-dev", "z-fedora35", "0a1b2c3d4e5f", "i-7f3a", "5
 ROOT = design.DiskChoice("/srv/images/zcloud.z-dev.root.qcow2", "qcow2", "root")
 DATA = design.DiskChoice("/srv/images/zcloud.z-dev.disk-data.qcow2", "qcow2", "data", "vdb", cache="writeback")
 VOLUME = design.DiskChoice("/dev/vg-libvirt/zcloud.z-dev.root", "raw", "root", block=True)
+NVME = "0000:05:00.0"
 LAN = design.NicChoice("52:1c:7b:1f:0f:11", "bridge", "br0")
 NAT = design.NicChoice("52:1c:7b:1f:0f:12", "network", "zcloud-nat")
 
@@ -74,6 +76,11 @@ CASES: dict[str, tuple[str, Callable[[], str]]] = {
     "vm-bios-model-qemu.xml": ("domain", lambda: _domain(_bios_model(), [ROOT], [], type="qemu")),
     "vm-host-model.xml": ("domain", lambda: _domain(_vm(cpu="host-model"), [ROOT], [LAN], uuid=None)),
     "vm-block.xml": ("domain", lambda: _domain(_vm(), [VOLUME], [], seed_path="/dev/vg-libvirt/zcloud.z-dev.seed")),
+    "vm-hostdev.xml": ("domain", lambda: _domain(_vm(), [ROOT], [LAN], hostdevs=[NVME, "0000:82:00.0"],
+                                                 owner=replace(OWNER, devices=(NVME, "0000:82:00.0")))),
+    "device-hostdev.xml": ("hostdev", lambda: design.hostdev_xml(NVME)),
+    "others-hostdev.xml": ("domain", lambda: alter.remove_hostdev(
+        alter.add_hostdev(alter.add_hostdev(_others(), NVME), NVME), "0000:82:00.0")),
     "device-disk-block.xml": ("disk", lambda: design.disk_device_xml(VOLUME)),
     "device-disk.xml": ("disk", lambda: design.disk_device_xml(DATA)),
     "device-nic-network.xml": ("interface", lambda: design.nic_device_xml(NAT)),

@@ -22,6 +22,14 @@ def root_port(index: int) -> ET.Element:
     return el("controller", type="pci", index=index, model="pcie-root-port")
 
 
+def hostdev(address: str) -> ET.Element:
+    """A PCI device of the host, like 0000:05:00.0. Managed: libvirt takes it from its driver and gives it back."""
+    domain, bus, rest = address.split(":")
+    slot, function = rest.split(".")
+    source = el("address", domain=f"0x{domain}", bus=f"0x{bus}", slot=f"0x{slot}", function=f"0x{function}")
+    return el("hostdev", el("driver", name="vfio"), el("source", source), mode="subsystem", type="pci", managed="yes")
+
+
 def serial(log: str) -> ET.Element:
     """The first serial port, on a pseudo-terminal; all it says is also written to `log`, anew at each start."""
     target = el("target", type="isa-serial", port=0)

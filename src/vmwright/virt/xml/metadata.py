@@ -31,6 +31,7 @@ def owner(facts: OwnerFacts) -> ET.Element:
         "seed": facts.seed,
         "protect": "yes" if facts.protect else "no",
         **({} if facts.nics is None else {"nics": " ".join(facts.nics)}),
+        **({"devices": " ".join(facts.devices)} if facts.devices else {}),
     }
     return el(f"{METADATA_PREFIX}:{_ELEMENT}", **attributes)
 
@@ -42,7 +43,8 @@ def read_owner(attributes: Mapping[str, str]) -> OwnerFacts | None:
         return None
     template, version, instance, seed = (attributes.get(key, "") for key in ("template", "version", "instance", "seed"))
     nics = tuple(attributes["nics"].split()) if "nics" in attributes else None
-    return OwnerFacts(cloud, vm, template, version, instance, seed, attributes.get("protect") == "yes", nics)
+    return OwnerFacts(cloud, vm, template, version, instance, seed, attributes.get("protect") == "yes", nics,
+                      tuple(attributes.get("devices", "").split()))
 
 
 def is_owner(element: ET.Element, *around: ET.Element) -> bool:

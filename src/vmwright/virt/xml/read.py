@@ -27,6 +27,14 @@ def _scale(unit: str) -> int:
     return int((1000 if rest == "b" else 1024) ** power)
 
 
+def pci_address(address: ET.Element | None) -> str | None:
+    """The place of a PCI device in the kernel's form, like 0000:05:00.0; None where it is something else."""
+    if address is None or address.get("type", "pci") != "pci":
+        return None
+    domain, bus, slot, function = (int(address.get(key, "0"), 0) for key in ("domain", "bus", "slot", "function"))
+    return f"{domain:04x}:{bus:02x}:{slot:02x}.{function:x}"
+
+
 def firmware(os: ET.Element | None) -> Firmware:
     """How a domain boots, from its <os>: libvirt's own choice of firmware, or a loader that somebody named."""
     if os is None:
