@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import islice
 
+from vmwright.apply import devices
 from vmwright.apply.context import Context
 from vmwright.apply.create import seed_image
 from vmwright.apply.stores import data_disk_choice, store_of
@@ -29,6 +30,7 @@ def update_vm(action: UpdateVm, context: Context) -> None:
     vm = action.vm
     for disk in action.add_disks:
         _ensure_data_disk(vm.name, disk, context)
+    devices.prepare(context, vm.name, action.add_devices)
     old = context.virt.domain_xml(vm.name)
     owner = _new_owner(action, _config(old).owner)
     if action.seed is not None:
@@ -52,8 +54,10 @@ def _config(xml: str) -> ConfigFacts:
 def _new_owner(action: UpdateVm, owner: OwnerFacts | None) -> OwnerFacts:
     if owner is None:
         raise ApplyError(f"vm {action.vm.name} has lost vmwright's mark since the plan was made", todo="plan again")
-    changed = replace(owner, protect=owner.protect if action.protect is None else action.protect,
+    changed = replace(devices.without(owner, action.remove_devices),
+                      protect=owner.protect if action.protect is None else action.protect,
                       nics=tuple(nic.mac for nic in action.vm.nics))
+    changed = replace(changed, devices=(*changed.devices, *(device.address for device in action.add_devices)))
     return changed if action.seed is None else replace(changed, seed=action.seed, instance=action.instance)
 
 
@@ -92,6 +96,10 @@ def _altered(action: UpdateVm, xml: str, running: str | None, owner: OwnerFacts,
         xml = alter.remove_disk(xml, serial)
     for disk in action.add_disks:
         xml = alter.add_disk(xml, data_disk_choice(action.vm, disk, context), running=running)
+    for address in action.remove_devices:
+        xml = alter.remove_hostdev(xml, address)
+    for device in action.add_devices:
+        xml = alter.add_hostdev(xml, device.address)
     return xml
 
 
@@ -121,6 +129,11 @@ def _live(action: UpdateVm, context: Context) -> None:
             device = alter.disk_xml(persistent, disk.serial)
             if device is not None:
                 virt.attach_live(name, alter.unplaced(device))
+    for address in sorted(action.plug.intersection(action.remove_devices)):
+        devices.unplug(context, name, address, design.hostdev_xml(address))
+    for given in action.add_devices:
+        if given.address in action.plug:
+            devices.plug(context, name, given.address, design.hostdev_xml(given.address))
 
 
 def _online(name: str, count: int, context: Context) -> None:

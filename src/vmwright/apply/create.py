@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from vmwright.apply import devices
 from vmwright.apply.context import Context, Undo
 from vmwright.apply.power import await_ready
-from vmwright.apply.remove import remove_domain
+from vmwright.apply.remove import power_off_ours, remove_domain
 from vmwright.apply.stores import data_disk_choice, disk_target, store_of, template_path
 from vmwright.facts.model import OwnerFacts
 from vmwright.guest.seed import iso, seed
@@ -31,8 +34,10 @@ def create_vm(action: CreateVm, context: Context) -> None:
             store_of(context, pools.get(path, vm.pool)).drop(path)
         if not action.keep:  # the note is what tells data disks that belong to this VM from strange ones
             undo.push("drop the note", lambda: context.fulfil(name))
+        devices.prepare(context, name, action.devices)
         _make(action, context, undo)
         if vm.running:
+            devices.check_free(context, vm)
             context.say("starting", None)
             # From its first instruction on the guest may put something of worth on its disks: no note may call them
             # half made then. Until it has started, they are, and a failure says so again before it removes them.
@@ -48,9 +53,26 @@ def rebuild_vm(action: RebuildVm, context: Context) -> None:
     volumes = _volumes(action, context)
     context.intend(action.vm.name, "rebuild", volumes=tuple(volumes), instance=action.instance)
     context.say("removing the old one", None)
+    if any(device.wipe for device in action.devices):
+        _wipe(action, context)
     remove_domain(context, action.vm.name)
     context.state.forget_guest(action.vm.name)
-    create_vm(action, context)
+    create_vm(replace(action, devices=tuple(replace(device, wipe=False) for device in action.devices)), context)
+
+
+def _wipe(action: RebuildVm, context: Context) -> None:
+    """Wipe devices of the old VM, or new ones, while it is off and still there: this may fail, and it may be needed.
+
+    They are taken out of its definition first, so that nothing starts with a drive that is wiped in part.
+    """
+    name, given = action.vm.name, [device for device in action.devices if device.wipe]
+    if power_off_ours(context, name):
+        looks = [devices.examine(context, device) for device in given]
+        devices.let_go(context, name, [device.address for device in given])
+    else:
+        looks = [devices.examine(context, device) for device in given]
+    for device, look in zip(given, looks, strict=True):
+        devices.erase(context, name, device, look)
 
 
 def finish_boot(vm: VmSpec, context: Context, instance: str) -> None:
@@ -103,7 +125,9 @@ def _domain_xml(action: CreateVm, context: Context) -> str:
     links = {name: (kind, source) for name, kind, source in action.networks}
     nics = [NicChoice(nic.mac, *links[nic.network]) for nic in vm.nics]
     template = action.template
+    hostdevs = tuple(device.address for device in action.devices)
     owner = OwnerFacts(cloud, vm.name, template.name, template.version, action.instance, action.seed, vm.protect,
-                       tuple(nic.mac for nic in vm.nics))
+                       tuple(nic.mac for nic in vm.nics), hostdevs)
     return design.domain_xml(cloud, vm, type=action.type, machine=context.facts.machine, host_cpus=context.facts.cpus,
-                             disks=disks, seed_path=store.path(store.seed(vm.name)), nics=nics, owner=owner)
+                             disks=disks, seed_path=store.path(store.seed(vm.name)), nics=nics, owner=owner,
+                             hostdevs=hostdevs)

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable
 
+from vmwright.apply import devices
 from vmwright.apply.context import Context
 from vmwright.apply.grow import catch_up
 from vmwright.errors import ApplyError, Cancelled, GuestError, VmwrightError
@@ -75,6 +76,7 @@ def wait_vm(action: WaitReady, context: Context) -> None:
 
 def start_vm(action: StartVm, context: Context) -> None:
     """Start, wait until ready."""
+    devices.check_free(context, action.vm)
     context.virt.start(action.vm.name)
     up_again(action.vm, context)
 
@@ -94,6 +96,7 @@ def stop_vm(action: StopVm, context: Context) -> None:
 def restart_vm(action: RestartVm, context: Context) -> None:
     """Off and on again: a reboot inside the guest would keep the old definition."""
     power_off(action.vm.name, context, patience=_RESTART_PATIENCE, force=False)
+    devices.check_free(context, action.vm)
     context.virt.start(action.vm.name)
     up_again(action.vm, context)
 
@@ -101,8 +104,15 @@ def restart_vm(action: RestartVm, context: Context) -> None:
 def power_off(name: str, context: Context, *, patience: float, force: bool) -> None:
     """Press the power button until the guest is off. Raises GuestError when it is not off in time, unless `force`.
 
-    The button is pressed again now and then: a guest that has not come far enough yet does not notice it.
+    The button is pressed again now and then: a guest that has not come far enough yet does not notice it. Devices that
+    the VM does not have at its next start are the host's again then.
     """
+    leaving = devices.leaving(context, name)
+    _await_off(name, context, patience=patience, force=force)
+    devices.give_back(context, leaving)
+
+
+def _await_off(name: str, context: Context, *, patience: float, force: bool) -> None:
     began = pressed = time.monotonic()
     _unless_off(context.virt.shutdown, name, context)
     for pause in pauses(0.1, 1.0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vmwright.apply import devices
 from vmwright.apply.context import Context
 from vmwright.apply.stores import store_of
 from vmwright.errors import ApplyError
@@ -12,19 +13,30 @@ from vmwright.virt.design import serial_log
 
 
 def remove_domain(context: Context, name: str) -> None:
-    """Power a domain off and forget it, with its NVRAM; nothing when there is none.
+    """Power a domain off and forget it, with its NVRAM; nothing when there is none. Its devices are the host's again.
 
     Raises ApplyError when it is not this cloud's any more: somebody may have put another in its place since the plan.
     """
-    if not context.virt.exists(name):
+    if not power_off_ours(context, name):
         return
+    had = devices.ours(devices.config_of(context.virt.domain_xml(name)))
+    context.virt.undefine(name)
+    devices.give_back(context, had)
+
+
+def power_off_ours(context: Context, name: str) -> bool:
+    """Pull a VM's plug; whether there is such a VM. Raises ApplyError as above."""
+    if not context.virt.exists(name):
+        return False
     owner = domains.parse_domain(context.virt.domain_xml(name), None, "shut off", False).persistent.owner
     if owner is None or (owner.cloud, owner.vm) != (context.cloud.name, name):
         raise ApplyError(f"vm {name} is not the one that was planned for, and is left alone",
                          why="it has no mark of this cloud", todo="see whose it is: virsh dominfo; then plan again")
     if context.virt.domain_state(name) in ("running", "paused"):
+        leaving = devices.leaving(context, name)
         context.virt.kill(name)
-    context.virt.undefine(name)
+        devices.give_back(context, leaving)
+    return True
 
 
 def destroy_vm(action: DestroyVm, context: Context) -> None:

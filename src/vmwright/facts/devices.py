@@ -11,7 +11,7 @@ from vmwright.facts.pci import Seen
 from vmwright.facts.storage import SWAP
 
 _LVM = "LVM2_member"
-_MEMBERS = ("linux_raid_member", "zfs_member", "bcache")  # signatures of what is put together of several devices
+MEMBERS = ("linux_raid_member", "zfs_member", "bcache")  # signatures of what is put together of several devices
 _PARTS = ("disk", "part")
 _RAID_KINDS = ("raid", "md", "linear")
 
@@ -67,7 +67,7 @@ def _block_uses(block: BlockFacts) -> Iterator[UseFacts]:
         yield UseFacts(Use.RAID, block.path)
     elif block.kind not in (*_PARTS, "lvm"):
         yield UseFacts(Use.HOLDER, block.path)
-    if member := next((kind for kind in block.signatures if kind in _MEMBERS), None):
+    if member := next((kind for kind in block.signatures if kind in MEMBERS), None):
         yield UseFacts(Use.RAID, block.path, member)
 
 

@@ -259,6 +259,7 @@ class UpdateVm(VmAction):
     remove_disks: tuple[str, ...] = ()  # serials; the volume is kept
     add_devices: tuple[Given, ...] = ()
     remove_devices: tuple[str, ...] = ()  # addresses
+    plug: frozenset[str] = frozenset()  # addresses of those devices that the running VM gets, or gives up, too
     placement: Placement | None = None
     seed: str | None = None
     instance: str = ""

@@ -20,6 +20,7 @@ from vmwright.plan.actions import (
     WaitReady,
 )
 from vmwright.plan.create import Made, check_disk_pools, refuse_shrink, template_of
+from vmwright.plan.plug import plan_plugs
 from vmwright.plan.seeds import is_current, seed_mark, what_differs
 from vmwright.plan.view import ROOT_SERIAL, Draft, View
 from vmwright.spec.cloud import DataDisk, Nic, VmSpec
@@ -59,7 +60,8 @@ def is_on(domain: DomainFacts) -> bool:
 
 def plan_existing(view: View, vm: VmSpec, domain: DomainFacts, made: Made, draft: Draft) -> None:
     """Actions for a VM of ours that is there: the change, what it takes to be up, and growing, one after another."""
-    diff, refused = _diff(view, vm, domain, made), len(draft.refused)
+    refused = len(draft.refused)
+    diff = _diff(view, vm, domain, made, draft)
     _remark(view, vm, domain, draft)
     check_disk_pools(view, vm, draft)
     steps: list[Action] = []
@@ -106,18 +108,21 @@ def pending(domain: DomainFacts) -> tuple[str, ...]:
         "firmware": live.firmware != config.firmware,
         "NICs": {(n.mac, n.type, n.source) for n in live.nics} != {(n.mac, n.type, n.source) for n in config.nics},
         "disks": {d.path for d in live.disks} != {d.path for d in config.disks},
+        "devices": set(live.hostdevs) != set(config.hostdevs),
         "cloud-init data": live_seed != seed,
     }
     return tuple(name for name, differs in rows.items() if differs)
 
 
-def _diff(view: View, vm: VmSpec, domain: DomainFacts, made: Made) -> _Diff:
+def _diff(view: View, vm: VmSpec, domain: DomainFacts, made: Made, draft: Draft) -> _Diff:
     diff, config = _Diff(vm, is_on(domain)), domain.persistent
     _sizes(diff, config, domain.live)
     _boot(diff, domain)
     _cpu(view, diff, config)
     _nics(diff, config, made)
     _disks(view, diff, config)
+    if vm.name in made.devices or not vm.devices:
+        _devices(view, diff, domain, made, draft)
     _seed(view, diff, config)
     return diff
 
@@ -130,7 +135,8 @@ def _sizes(diff: _Diff, config: ConfigFacts, live: ConfigFacts | None) -> None:
         diff.add("vcpus", vm.vcpus, ("vcpus", str(config.vcpus), str(vm.vcpus)), live=can)
     if vm.memory != config.memory:
         # More is given back by the balloon. Less would be taken from a guest that may need it: it swaps, or kills.
-        can = live is not None and live.memory <= vm.memory <= live.memory_max
+        # With devices of the host in it, all its memory is pinned, and there is no balloon.
+        can = live is not None and live.memory <= vm.memory <= live.memory_max and not live.hostdevs
         diff.add("memory", vm.memory, ("memory", format_size(config.memory), format_size(vm.memory)), live=can)
 
 
@@ -198,6 +204,17 @@ def _disks(view: View, diff: _Diff, config: ConfigFacts) -> None:
     for serial in remove:
         # A mounted disk that goes away takes the guest's programs with it; at a start nothing is mounted yet.
         diff.add("remove_disks", remove, (f"disk {serial}", "attached", "detached; its volume is kept"), live=False)
+
+
+def _devices(view: View, diff: _Diff, domain: DomainFacts, made: Made, draft: Draft) -> None:
+    taken = len(diff.fields.get("add_nics", ())) + len(diff.fields.get("add_disks", ()))
+    ports = max(0, domain.live.free_ports - taken) if domain.live else 0
+    found = plan_plugs(view, diff.vm, domain, made.devices, ports, draft)
+    for name, value, change, now in found.steps:
+        diff.add(name, value, change, live=now)
+    diff.effects |= found.effects
+    if found.plug:
+        diff.fields["plug"] = found.plug
 
 
 def _is_data(view: View, vm: VmSpec, path: str | None) -> bool:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from vmwright.facts.model import DomainFacts, DomainState, IntentFacts, OwnerFacts
 from vmwright.names import data_volume, reserved, root_volume, too_long
 from vmwright.plan.actions import Action, Change, CreateVm, Effect, GrowDisk, RebuildVm
+from vmwright.plan.devices import Dealt
+from vmwright.plan.handover import Event, hand_out
 from vmwright.plan.networks import Link
 from vmwright.plan.seeds import seed_mark
 from vmwright.plan.view import Draft, View
@@ -25,6 +27,7 @@ class Made:
     links: dict[str, Link]
     templates: dict[tuple[str, str], str]
     pools: dict[str, str]
+    devices: Dealt = field(default_factory=dict)
 
     def needs(self, vm: VmSpec, template: TemplateSpec | None) -> tuple[str, ...]:
         """Ids of the actions that must have succeeded before this VM is made."""
@@ -66,12 +69,14 @@ def plan_create(view: View, vm: VmSpec, made: Made, draft: Draft) -> list[Action
         return []
     _check_base(view, vm, template, draft)
     _check_names(view, vm, draft)
+    handed = hand_out(view, vm, made.devices.get(vm.name, ()), Event.CREATE, draft)
     begun = intent is not None and intent.operation in GIVEN_UP
     action = CreateVm(
         host=view.host.name, vm=vm, template=template, type=view.domain_type, seed=seed_mark(view.cloud.name, vm),
         instance=content_hash(view.cloud.name, vm.name, template.version, intent.instance if intent else ""),
         networks=_networks(vm, made), remove=own.remove, keep=own.keep, needs=made.needs(vm, template),
-        changes=(*_describe(view, vm, template, own.keep), *own.notes),
+        devices=handed.given, effects=handed.effects,
+        changes=(*_describe(view, vm, template, own.keep), *handed.changes, *own.notes),
         why=f"a run that was cut off had begun to {_BEGUN[intent.operation]} it" if intent and begun else
         "libvirt has no VM of that name")
     return [action, *_grow_kept(view, vm, action, draft)]
@@ -136,6 +141,7 @@ def plan_rebuild(view: View, vm: VmSpec, domain: DomainFacts, made: Made, draft:
     _check_base(view, vm, template, draft)
     check_disk_pools(view, vm, draft)
     own = view.vm_volumes.get(vm.name, ())
+    handed = hand_out(view, vm, made.devices.get(vm.name, ()), Event.REBUILD, draft)
     disk = view.volume(vm.pool, vm.name, "root")
     stops = {Effect.STOPS} if domain.state not in (DomainState.SHUTOFF, DomainState.CRASHED) else set[Effect]()
     keep = tuple(sorted(v.path for v, ours in own if ours.role == "disk"))
@@ -144,11 +150,12 @@ def plan_rebuild(view: View, vm: VmSpec, domain: DomainFacts, made: Made, draft:
         instance=content_hash(owner.instance, "rebuild", template.version), networks=_networks(vm, made),
         remove=tuple(sorted(v.path for v, ours in own if ours.role != "disk")), keep=keep,
         needs=made.needs(vm, template), effects=frozenset({Effect.TAKES_DATA, *stops}), why="asked for",
+        devices=handed.given,
         changes=(Change("root disk", f"{format_size(disk.allocation)} of data" if disk else "what it holds",
                         "thrown away"),
                  Change("template", f"{owner.template}@{owner.template_version}", _next_version(owner, template)),
                  *(Change(f"disk {d.name}", "attached", "kept, with its data") for d in vm.data_disks
-                   if _disk_path(view, vm, d) in keep)))
+                   if _disk_path(view, vm, d) in keep), *handed.changes))
     return [action, *_grow_kept(view, vm, action, draft)]
 
 

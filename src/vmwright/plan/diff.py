@@ -11,6 +11,8 @@ from vmwright.plan.actions import Kept, Plan, VmAction
 from vmwright.plan.change import plan_existing
 from vmwright.plan.checks import check_host, check_memory, check_space
 from vmwright.plan.create import Made, plan_create, plan_rebuild
+from vmwright.plan.devices import Dealt, deal
+from vmwright.plan.handover import settle
 from vmwright.plan.networks import plan_networks
 from vmwright.plan.order import order, with_needs
 from vmwright.plan.remove import plan_destroy, plan_tidy, plan_unlisted
@@ -24,8 +26,9 @@ def make_plan(cloud: Cloud, facts: Facts, request: Request | None = None) -> Pla
     """What must be done so that the hosts are as the cloud's file says."""
     draft = _begin(cloud)
     for view in _views(cloud, facts, request or Request()):
-        _plan_wanted(view, draft)
+        dealt = _plan_wanted(view, draft)
         plan_unlisted(view, draft)
+        settle(view, dealt, draft)
         plan_tidy(view, draft)
         plan_old_versions(view, draft)
         check_memory(view, draft)
@@ -33,18 +36,27 @@ def make_plan(cloud: Cloud, facts: Facts, request: Request | None = None) -> Pla
     return _finish(cloud, draft)
 
 
-def make_rebuild_plan(cloud: Cloud, facts: Facts, names: Collection[str]) -> Plan:
-    """The plan that rebuilds these VMs, with what they need, and nothing else."""
+def make_rebuild_plan(cloud: Cloud, facts: Facts, names: Collection[str], wipe: Collection[str] = ()) -> Plan:
+    """The plan that rebuilds these VMs, with what they need, and nothing else; `wipe` are devices of theirs."""
     chosen, draft = frozenset(names), _begin(cloud)
-    views = _views(cloud, facts, Request(rebuild=chosen, only=chosen))
+    views = _views(cloud, facts, Request(rebuild=chosen, only=chosen, wipe=frozenset(wipe)))
+    _check_wipe(cloud, chosen, wipe, draft)
     for view in views:
-        _plan_wanted(view, draft)
+        settle(view, _plan_wanted(view, draft), draft)
     wanted = frozenset(a.id for a in draft.actions if isinstance(a, VmAction))
     draft.actions = list(with_needs(draft.actions, wanted))
     for view in views:
         check_memory(view, draft)
         check_space(view, draft)
     return _finish(cloud, draft)
+
+
+def _check_wipe(cloud: Cloud, chosen: frozenset[str], wipe: Collection[str], draft: Draft) -> None:
+    there = {use.device.name for vm in cloud.vms if vm.name in chosen for use in vm.devices}
+    for name in wipe:
+        if name not in there:
+            draft.refuse(f"--wipe {name}: none of the VMs to rebuild has such a device",
+                         f"those that they have: {', '.join(sorted(there)) or 'none'}")
 
 
 def make_destroy_plan(cloud: Cloud, facts: Facts, names: Collection[str]) -> Plan:
@@ -97,15 +109,17 @@ def _finish(cloud: Cloud, draft: Draft) -> Plan:
                 draft.told(), tuple(draft.unlisted))
 
 
-def _plan_wanted(view: View, draft: Draft) -> None:
-    """What the file asks for on this host, in the order in which one thing stands on another."""
+def _plan_wanted(view: View, draft: Draft) -> Dealt:
+    """What the file asks for on this host, in the order in which one thing stands on another. Returns its devices."""
     check_host(view, draft)
+    dealt = deal(view, draft)
     pools = plan_pools(view, draft)
     links = plan_networks(view, draft)
     templates = plan_templates(view, draft, pools)
-    made = Made(links, templates, pools)
+    made = Made(links, templates, pools, dealt)
     for vm in view.vms:
         _plan_vm(view, vm, made, draft)
+    return dealt
 
 
 def _plan_vm(view: View, vm: VmSpec, made: Made, draft: Draft) -> None:
@@ -113,8 +127,9 @@ def _plan_vm(view: View, vm: VmSpec, made: Made, draft: Draft) -> None:
     if domain is None:
         elsewhere = [host for host in view.homes.get(vm.name, ()) if host != view.host.name]
         if elsewhere:
-            draft.refuse(f"vm {vm.name} is on host {elsewhere[0]}, and the file has it on {view.host.name}; VMs are "
-                         "not moved yet", f"say `host: {elsewhere[0]}`, or first: vmwright destroy {vm.name}", vm.where)
+            why = "one that has devices of its host cannot be moved" if vm.devices else "VMs are not moved yet"
+            draft.refuse(f"vm {vm.name} is on host {elsewhere[0]}, and the file has it on {view.host.name}; {why}",
+                         f"say `host: {elsewhere[0]}`, or first: vmwright destroy {vm.name}", vm.where)
             return
         draft.actions += plan_create(view, vm, made, draft)
     elif view.owner(domain) is None:

@@ -40,11 +40,15 @@ _SHOWN = 5  # names in one sentence
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for beyond "make it so". Names are of VMs; `only`: plan these and nothing else."""
+    """What the user asked for beyond "make it so". Names are of VMs; `only`: plan these and nothing else.
+
+    `wipe` are names of devices that a rebuild erases whatever the file says.
+    """
 
     restart: bool = False
     prune: bool = False
     rebuild: frozenset[str] = frozenset()
+    wipe: frozenset[str] = frozenset()
     only: frozenset[str] | None = None
 
 

@@ -241,6 +241,12 @@ class Connection:
         flags = 0 if live else libvirt.VIR_DOMAIN_XML_INACTIVE
         return str(self._call(f"describe VM {name}", self._domain(name).XMLDesc, flags | libvirt.VIR_DOMAIN_XML_SECURE))
 
+    def running_xml(self) -> list[str]:
+        """The running configurations of all domains that run."""
+        active = self._call("list domains", self._libvirt.listAllDomains, libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+        found = [self._still(lambda domain: self._call("describe a domain", domain.XMLDesc, 0), d) for d in active]
+        return [str(xml) for xml in found if xml]
+
     def domain_state(self, name: str) -> str:
         """running, paused, crashed or "shut off"."""
         return _STATES.get(self._call(f"look at VM {name}", self._domain(name).state)[0], "shut off")
