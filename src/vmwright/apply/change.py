@@ -30,7 +30,7 @@ def update_vm(action: UpdateVm, context: Context) -> None:
     vm = action.vm
     for disk in action.add_disks:
         _ensure_data_disk(vm.name, disk, context)
-    devices.prepare(context, vm.name, action.add_devices)
+    devices.wipe(context, vm.name, action.add_devices)
     old = context.virt.domain_xml(vm.name)
     owner = _new_owner(action, _config(old).owner)
     if action.seed is not None:
@@ -39,6 +39,7 @@ def update_vm(action: UpdateVm, context: Context) -> None:
                   seed_image(vm, _template(action, context), context, owner.instance, regenerate=False))
     running = context.virt.domain_xml(vm.name, live=True) if action.live else None
     new = _altered(action, old, running, owner, context)
+    devices.give(context, vm.name, action.add_devices)
     if new != old:
         context.virt.define(vm.name, new)
     if action.autostart is not None:

@@ -34,7 +34,7 @@ def create_vm(action: CreateVm, context: Context) -> None:
             store_of(context, pools.get(path, vm.pool)).drop(path)
         if not action.keep:  # the note is what tells data disks that belong to this VM from strange ones
             undo.push("drop the note", lambda: context.fulfil(name))
-        devices.prepare(context, name, action.devices)
+        devices.wipe(context, name, action.devices)
         _make(action, context, undo)
         if vm.running:
             devices.check_free(context, vm)
@@ -106,6 +106,7 @@ def _make(action: CreateVm, context: Context, undo: Undo) -> None:
             place.blank(name, disk.size, undo)
     context.check()
     store.put(store.seed(vm.name), seed_image(vm, action.template, context, action.instance, regenerate=True), undo)
+    devices.give(context, vm.name, action.devices, undo)
     context.virt.define(vm.name, _domain_xml(action, context))
     undo.push(f"undefine {vm.name}", lambda: remove_domain(context, vm.name))
     if vm.autostart:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from dataclasses import asdict, replace
-from itertools import takewhile
+from functools import partial
 
-from vmwright.apply.context import Context
+from vmwright.apply.context import Context, Undo
 from vmwright.errors import ApplyError
 from vmwright.facts import domains
 from vmwright.facts.model import ConfigFacts, DeviceFacts, Held, HeldFacts, OwnerFacts
@@ -23,16 +23,15 @@ _VFIO = "vfio-pci"
 _OFF_TRIES, _BACK_TRIES, _UNPLUG_TRIES, _DISK_TRIES = 5, 10, 30, 20  # of up to 2 seconds each
 
 
-def prepare(context: Context, vm: str, given: Collection[Given]) -> None:
-    """Wipe those devices that are to be wiped, and write down whose they all are. Before the VM gets them."""
-    looks = [(device, examine(context, device)) for device in given if device.wipe]
-    for device, look in looks:
-        erase(context, vm, device, look)
+# -- notes ------------------------------------------------------------------------------------------------------------
+
+def give(context: Context, vm: str, given: Collection[Given], undo: Undo | None = None) -> None:
+    """Write down whose devices are from now on. Right before they are in the VM's definition."""
     for device in given:
         _note(context, vm, device, Held.GIVEN)
+        if undo and device.wipe:
+            undo.push(f"note that {device.name} is empty", partial(_note, context, vm, device, Held.WIPED))
 
-
-# -- notes ------------------------------------------------------------------------------------------------------------
 
 def _note(context: Context, vm: str, given: Given, state: Held) -> None:
     """Write the note about a device. One about another that was at its place stays, under its serial."""
@@ -65,6 +64,13 @@ def _facts(context: Context, address: str) -> DeviceFacts | None:
 
 # -- wiping -----------------------------------------------------------------------------------------------------------
 
+def wipe(context: Context, vm: str, given: Collection[Given]) -> None:
+    """Wipe those devices that are to be wiped; none before all can be."""
+    looks = [(device, examine(context, device)) for device in given if device.wipe]
+    for device, look in looks:
+        erase(context, vm, device, look)
+
+
 def examine(context: Context, given: Given) -> pci.Look:
     """See that a device is at its host driver, is the one that was planned for, and that nothing uses it.
 
@@ -72,11 +78,7 @@ def examine(context: Context, given: Given) -> pci.Look:
     made active.
     """
     _to_host(context, given.address, "nothing was wiped")
-    look = _look(context, given.address)
-    for pause in takewhile(lambda _: not look.disks, _tries(_DISK_TRIES)):
-        context.cancel.wait(pause)
-        context.check()
-        look = _look(context, given.address)
+    look = _with_disks(context, given.address)
     if not look.disks:
         raise ApplyError(f"device {given.name} ({given.address}) has no disks", todo="see why: dmesg on the host",
                          why=f"its driver is {look.driver or 'none'}")
@@ -84,6 +86,18 @@ def examine(context: Context, given: Given) -> pci.Look:
         raise ApplyError(f"device {given.name} ({given.address}) has serial {look.serial}, not {given.serial}",
                          why="it is another one since the plan was made; nothing was wiped", todo="plan again")
     return _quiet(context, given.address)
+
+
+def _with_disks(context: Context, address: str) -> pci.Look:
+    """A device when its disks have appeared: its driver finds them some time after it has got it."""
+    look = _look(context, address)
+    for pause in _tries(_DISK_TRIES):
+        if look.disks:
+            break
+        context.cancel.wait(pause)
+        context.check()
+        look = _look(context, address)
+    return look
 
 
 def erase(context: Context, vm: str, given: Given, look: pci.Look) -> None:
@@ -140,11 +154,11 @@ def _quiet(context: Context, address: str) -> pci.Look:
     groups = context.host.run(pci.group_of(look.members)).text.split()
     inside = {row.path for row in look.above}
     for group in dict.fromkeys(groups):
-        others = [path for path in context.host.run(pci.members_of(group)).text.split() if path not in inside]
-        if any(not _has_note(context, path) for path in others):
+        members = context.host.run(pci.members_of(group)).text.split()
+        if host := next((path for path in members if path not in inside and not _has_note(context, path)), None):
             raise ApplyError(f"device {address} is in use by the host: it is a part of volume group {group}",
-                             why=f"so is {others[0]}, which no VM was given", todo=f"take it out of the group (vgreduce "
-                             f"{group}), or name another device")
+                             why=f"so is {host}, which no VM was given",
+                             todo=f"take it out of the group (vgreduce {group}), or name another device")
         context.host.run(pci.deactivate(group))
     return _look(context, address)
 
@@ -209,9 +223,9 @@ def _to_host(context: Context, address: str, why: str) -> None:
             return
     driver = _look(context, address).driver
     raise ApplyError(f"device {address} did not come back to the host: {driver or 'no driver'} has it", why=why,
-                     todo=f"see dmesg on the host; by hand: echo > /sys/bus/pci/devices/{address}/driver_override; echo "
-                          f"{address} > /sys/bus/pci/drivers/{driver or 'DRIVER'}/unbind; echo {address} > "
-                          "/sys/bus/pci/drivers_probe")
+                     todo=f"see dmesg on the host; by hand: echo > /sys/bus/pci/devices/{address}/driver_override; "
+                          f"echo {address} > /sys/bus/pci/drivers/{driver or 'DRIVER'}/unbind; "
+                          f"echo {address} > /sys/bus/pci/drivers_probe")
 
 
 def _awaited(context: Context, address: str, tries: int) -> bool:
@@ -242,7 +256,7 @@ def unplug(context: Context, name: str, address: str, device: str) -> None:
             return
         if context.cancel.wait(pause):
             context.check()
-    raise ApplyError(f"vm {name} does not let go of device {address}", why="the guest has been asked, and did not react",
+    raise ApplyError(f"vm {name} does not let go of device {address}", why="its guest was asked, and did not react",
                      todo="vmwright apply --restart takes it from it; its definition has it no more")
 
 

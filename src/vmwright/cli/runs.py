@@ -46,6 +46,8 @@ Wait = Annotated[float, typer.Option("--wait", metavar="SECONDS", min=0, help=(
 ApplyYes = Annotated[bool, typer.Option("-y", "--yes", help=(
     "Do not ask whether to apply the plan. What takes a VM's data is still refused without --confirm NAME, what cuts a "
     "running VM's network without --allow-cut-off."))]
+Wipe = Annotated[list[str] | None, typer.Option("--wipe", metavar="DEVICE", help=(
+    "Erase this device of theirs, too, this once, whatever the file says. May be given several times."))]
 RebuildYes = Annotated[bool, typer.Option("-y", "--yes", help=(
     "Ask nothing. Else the name of each VM must be typed before its root disk is thrown away."))]
 DestroyYes = Annotated[bool, typer.Option("-y", "--yes", help=(
@@ -221,13 +223,16 @@ def _allow(made: Plan, command: str, *, yes: bool, confirm: list[str], allow_cut
 
 def _at_stake(action: Action) -> tuple[str, str]:
     """The name that must be given before an action takes data, and what it does then."""
-    from vmwright.plan.actions import CreateGroup, CreateVm, DestroyVm, VmAction
+    from vmwright.plan.actions import CreateGroup, CreateVm, DestroyVm, RebuildVm, UpdateVm, VmAction
 
     if isinstance(action, CreateGroup):
         disks = ", ".join(disk.path for disk in action.disks if disk.wipe)
         return action.pool.name, f"take {disks} with all that is on it"
-    if isinstance(action, CreateVm):
-        return action.vm.name, "throw away its root disk"
+    if isinstance(action, CreateVm | UpdateVm):
+        given = action.devices if isinstance(action, CreateVm) else action.add_devices
+        wiped = [f"wipe {device.name}" for device in given if device.wipe]
+        root = ["throw away its root disk"] if isinstance(action, RebuildVm) else []
+        return action.vm.name, " and ".join([*root, *wiped])
     name = action.name if isinstance(action, DestroyVm) else action.vm.name if isinstance(action, VmAction) else ""
     return name, "remove it with its disks"
 
@@ -292,13 +297,13 @@ def _verify(cloud: Cloud, sessions: Sessions, made: Plan, command: str) -> None:
                      why="\n".join(differs), todo="did somebody else change them meanwhile? plan again to see")
 
 
-def rebuild(names: Names, file: File = DEFAULT_FILE, yes: RebuildYes = False, parallel: Parallel = 0,
-            wait: Wait = 0.0) -> None:
-    """Throw VMs' root disks away and make them anew from their templates. Data disks stay."""
+def rebuild(names: Names, file: File = DEFAULT_FILE, yes: RebuildYes = False, wipe: Wipe = None,
+            parallel: Parallel = 0, wait: Wait = 0.0) -> None:
+    """Throw VMs' root disks away and make them anew from their templates. Data disks stay, and what is on devices."""
     from vmwright.plan.diff import make_rebuild_plan
 
     known_vms(file, names)
-    carry_out(file, lambda cloud, found: make_rebuild_plan(cloud, found, names), command="rebuild", yes=yes,
+    carry_out(file, lambda cloud, found: make_rebuild_plan(cloud, found, names, wipe or ()), command="rebuild", yes=yes,
               confirm=names if yes else [], parallel=parallel, wait=wait)
 
 

@@ -31,7 +31,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Look:
-    """A device as it is now: driver, serial (of an NVMe drive), disks with their sizes in bytes, what stands on them."""
+    """A device as it is now: driver, serial (of an NVMe drive), disks with sizes in bytes, and what stands on them."""
 
     driver: str | None = None
     serial: str | None = None
@@ -43,7 +43,8 @@ class Look:
         """What keeps it from being given away, in words. Volumes of LVM that are not mounted are none."""
         rows = [f"{row.path} is swap space in use" if row.mount == "[SWAP]" else f"{row.path} is mounted at {row.mount}"
                 for row in self.above if row.mount]
-        return (*rows, *(f"{row.path} ({row.kind}) stands on it" for row in self.above if row.kind not in (*_OURS, "lvm")))
+        others = (row for row in self.above if row.kind not in (*_OURS, "lvm"))
+        return (*rows, *(f"{row.path} ({row.kind}) stands on it" for row in others))
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -116,7 +117,7 @@ def release(address: str) -> list[str]:
 
 def settle() -> list[str]:
     """Wait until udev has looked at what has just appeared; without udev there is nothing to wait for."""
-    return ["sh", "-c", "command -v udevadm >/dev/null || exit 0; udevadm settle --timeout=20"]
+    return ["sh", "-c", "command -v udevadm >/dev/null || exit 0; udevadm settle --timeout=20", "settle"]
 
 
 def group_of(members: Sequence[str]) -> list[str]:

@@ -20,6 +20,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import patch
 
+from tests.unit.plan import drives
+from tests.unit.plan.drives import Drive
+
 from vmwright.apply import power, storage
 from vmwright.apply.context import Context
 from vmwright.apply.handlers import HANDLERS
@@ -89,6 +92,7 @@ class Machine:
     networks: dict[str, Listed] = field(default_factory=dict)
     domains: dict[str, Defined] = field(default_factory=dict)
     files: dict[str, bytes | Image] = field(default_factory=dict)
+    drives: dict[str, Drive] = field(default_factory=dict)  # by PCI address
     known_hosts: set[str] = field(default_factory=set)
     fuse: int | None = None
     fails: bool = False
@@ -147,6 +151,7 @@ class Machine:
                            for n in self.networks.values()),
             domains=tuple(domains.parse_domain(d.persistent, d.live, "running" if d.live else "shut off", d.autostart)
                           for d in self.domains.values()),
+            **drives.facts(self.drives, self.files, self.domains.items()),
             intents=(*probes.parse_intents("\n".join(notes)), *probes.parse_work("\n".join(sorted(work)))),
             paths=tuple(PathFacts(path, any(f.startswith(f"{path}/") for f in self.files), self.free)
                         for path in sorted({*wanted, HOST_STATE})))
@@ -252,10 +257,12 @@ class Virt:
         self._machine.step()
         domain = self._domain(name)
         assert domain.live is None, f"{name} runs already"
+        drives.plug(self._machine.drives, name, drives.of(domain.persistent))
         domain.live = domain.persistent
 
     def shutdown(self, name: str) -> None:
         self._machine.step()
+        drives.unplug(self._machine.drives, drives.of(self._domain(name).live))
         self._domain(name).live = None
 
     def kill(self, name: str) -> None:
@@ -295,11 +302,19 @@ class Virt:
 
         self._alter(name, balloon)
 
+    def running_xml(self) -> list[str]:
+        return [domain.live for domain in self._machine.domains.values() if domain.live]
+
+    def alive(self, name: str) -> bool:
+        return self._domain(name).live is not None
+
     def attach_live(self, name: str, xml: str) -> None:
         self._alter(name, lambda live: _with_device(live, xml, add=True))
+        drives.plug(self._machine.drives, name, drives.of(f"<domain><devices>{xml}</devices></domain>"))
 
     def detach_live(self, name: str, xml: str) -> None:
         self._alter(name, lambda live: _with_device(live, xml, add=False))
+        drives.unplug(self._machine.drives, drives.of(f"<domain><devices>{xml}</devices></domain>"))
 
     def update_live(self, name: str, xml: str) -> None:
         self._alter(name, lambda live: _with_device(_with_device(live, xml, add=False), xml, add=True))
@@ -312,11 +327,13 @@ class Virt:
 
 
 def _with_device(xml: str, device: str, *, add: bool) -> str:
-    """A domain's XML with a disk or NIC more, or without the NIC of the same MAC."""
+    """A domain's XML with a device more, or without that NIC or device of the host."""
     root, new = tree.parse(xml), tree.parse(device)
     devices = tree.ensure(root, "devices")
     if add:
         devices.append(new)
+    elif new.tag == "hostdev":
+        return alter.remove_hostdev(xml, cast(str, read.pci_address(new.find("source/address"))))
     else:
         mac = cast(Any, new.find("mac")).get("address")
         for nic in devices.findall("interface"):
@@ -342,6 +359,8 @@ class Shell:
                     self._machine.remove(path)
             case "mv":
                 self._machine.files[words[1]] = self._machine.files.pop(words[0])
+            case "sh" if argv[3] in drives.WORDS:
+                return drives.run(self._machine, argv)
             case "sh":
                 return Completed(tuple(argv), self._place(argv[3], *argv[4:]), b"", b"")
             case "qemu-img":
@@ -448,6 +467,8 @@ def _give_up(action: Action, machine: Machine) -> None:
     if Effect.TAKES_DATA not in action.effects:
         return
     name = action.name if isinstance(action, DestroyVm) else cast(VmAction, action).vm.name
+    given = getattr(action, "devices", getattr(action, "add_devices", ()))
+    machine.given_up.update(device.address for device in given if device.wipe)
     roles = ("root", "disk") if isinstance(action, DestroyVm) else ("root",)
     for path in machine.images():
         ours = parse_volume(posixpath.basename(path))
@@ -458,6 +479,7 @@ def _give_up(action: Action, machine: Machine) -> None:
 def use(machine: Machine) -> None:
     """Time goes by: guests write to the disks that they have. What was given up and made again holds new data."""
     machine.given_up.clear()
+    drives.use(machine.drives)
     for domain in machine.domains.values():
         for disk in domains.parse_domain(domain.persistent, None, "shut off", False).persistent.disks:
             image = machine.files.get(disk.path or "")
