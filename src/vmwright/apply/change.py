@@ -130,11 +130,10 @@ def _live(action: UpdateVm, context: Context) -> None:
             device = alter.disk_xml(persistent, disk.serial)
             if device is not None:
                 virt.attach_live(name, alter.unplaced(device))
-    for address in sorted(action.plug.intersection(action.remove_devices)):
-        devices.unplug(context, name, address, design.hostdev_xml(address))
+    devices.unplug(context, name, [address for address in action.remove_devices if address in action.plug])
     for given in action.add_devices:
         if given.address in action.plug:
-            devices.plug(context, name, given.address, design.hostdev_xml(given.address))
+            devices.plug(context, name, given.address)
 
 
 def _online(name: str, count: int, context: Context) -> None:

@@ -17,7 +17,7 @@ from vmwright.names import device_note, lost_device_note
 from vmwright.plan.actions import Given
 from vmwright.spec.cloud import VmSpec
 from vmwright.units import format_size
-from vmwright.virt import alter
+from vmwright.virt import alter, design
 
 _VFIO = "vfio-pci"
 _OFF_TRIES, _BACK_TRIES, _UNPLUG_TRIES, _DISK_TRIES = 5, 10, 30, 20  # of up to 2 seconds each
@@ -240,19 +240,28 @@ def _tries(count: int) -> list[float]:
     return [pause for _, pause in zip(range(count), pauses(0.1, 2.0), strict=False)]
 
 
-def plug(context: Context, name: str, address: str, device: str) -> None:
+def plug(context: Context, name: str, address: str) -> None:
     """Give a running guest a device, which nothing of the host's uses. Raises ApplyError."""
     if _look(context, address).driver != _VFIO:
         _quiet(context, address)
-    context.virt.attach_live(name, device)
+    context.virt.attach_live(name, design.hostdev_xml(address))
 
 
-def unplug(context: Context, name: str, address: str, device: str) -> None:
-    """Have a running guest let go of a device, and see that it comes back to the host. Raises ApplyError."""
-    context.virt.detach_live(name, device)
+def unplug(context: Context, name: str, addresses: Collection[str]) -> None:
+    """Have a running guest let go of devices, and see that they come back to the host. Raises ApplyError.
+
+    First all, then each: no driver of the host's gets a member of an IOMMU group while a guest has another of it.
+    """
+    for address in addresses:
+        context.virt.detach_live(name, design.hostdev_xml(address))
+    for address in addresses:
+        _await_unplugged(context, name, address)
+    give_back(context, addresses)
+
+
+def _await_unplugged(context: Context, name: str, address: str) -> None:
     for pause in _tries(_UNPLUG_TRIES):
         if address not in config_of(context.virt.domain_xml(name, live=True)).hostdevs:
-            give_back(context, [address])
             return
         if context.cancel.wait(pause):
             context.check()

@@ -82,6 +82,15 @@ def _still(facts: HostFacts, note: HeldFacts) -> bool:
     return at is not None and at.serial in (None, note.serial)
 
 
+def name_of(view: View, address: str) -> str:
+    """What the file calls the device at an address; the address where it has no name for it."""
+    device = next((device for device in view.facts.devices if device.address == address), None)
+    note = note_of(view.facts, device) if device else None
+    serial = device.serial or (note.serial if note else None) if device else None
+    names = (spec.name for spec in view.host.devices if spec.address == address or (serial and spec.serial == serial))
+    return next(names, short(address))
+
+
 def deal(view: View, draft: Draft) -> Dealt:
     """What each VM of the file gets, by its name; what cannot be had is refused where the VM is to be planned now."""
     planned = {vm.name for vm in view.vms if vm.devices}

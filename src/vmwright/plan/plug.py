@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from vmwright.facts.model import ConfigFacts, DomainFacts
 from vmwright.plan.actions import Effect
-from vmwright.plan.devices import STORAGE, Dealt, Row, half_wiped, short
+from vmwright.plan.devices import STORAGE, Dealt, Row, half_wiped, name_of
 from vmwright.plan.handover import Event, hand_out
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import VmSpec
@@ -36,9 +36,9 @@ def plan_plugs(view: View, vm: VmSpec, domain: DomainFacts, dealt: Dealt, ports:
     wanted = {row.address for row in rows}
     gone = tuple(address for address in config.hostdevs if address in ours and address not in wanted)
     unplugged = [address for address in gone if _unpluggable(view, domain.live, address)]
-    names = {row.address: row.name for every in dealt.values() for row in every}
-    removed = [("remove_devices", gone, (f"device {names.get(address, short(address))}", "passed through",
-                                         "given back to the host"), address in unplugged) for address in gone]
+    back = "given back to the host"
+    removed = [("remove_devices", gone, (f"device {name_of(view, address)}", "passed through", back),
+                address in unplugged) for address in gone]
     plug = frozenset((*unplugged, *(given.address for given in now)))
     return Plugged((*added, *removed), plug, handed.effects)
 
