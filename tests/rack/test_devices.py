@@ -89,7 +89,8 @@ def test_what_cannot_be_given_is_refused(lab: Lab, at: dict[str, str]) -> None:
     one, two, three = (lab.drive(serial) for serial in (ONE, TWO, THREE))
     lab.sh(f"""mkfs.ext4 -q {one}; mkdir -p /mnt/x; mount {one} /mnt/x; mkswap -q {three}; swapon {three}
         pvcreate -q {two}; vgcreate -q theirs {two}""")
-    port, way_in = (lab.sh(f"basename $(readlink -f /sys/class/net/{nic})") for nic in ("ens1f1/device", "eno1/device/.."))
+    port, way_in = (lab.sh(f"basename $(readlink -f /sys/class/net/{nic})")
+                    for nic in ("ens1f1/device", "eno1/device/.."))
     lab.file(f'      port: {{address: "{port}"}}\n      eno1: {{address: "{way_in}"}}\n      lost: {{serial: S0}}\n'
              f'      wrong: {{serial: S0, address: "{at[ONE]}"}}\n      same: {{address: "{at[ONE]}"}}\n',
              a="[n1, n2, n3, port, eno1]", b="[lost, wrong, same]")
@@ -104,8 +105,8 @@ def test_what_cannot_be_given_is_refused(lab: Lab, at: dict[str, str]) -> None:
         f"vm a: device port ({port.removeprefix('0000:')}) shares IOMMU group {group} with {', '.join(others)}, which "
         "would stay with the host",
         f"vm a: device eno1 ({way_in.removeprefix('0000:')}) is in use by the host: the default route goes by eno1",
-        f"vm a: device eno1 ({way_in.removeprefix('0000:')}) is in use by the host: the ssh session of vmwright comes in "
-        "by eno1",
+        f"vm a: device eno1 ({way_in.removeprefix('0000:')}) is in use by the host: the ssh session of vmwright comes "
+        "in by eno1",
         "device lost: host rack has no device with the serial S0",
         f"device wrong ({short[ONE]}): its serial is {ONE}, and the file says S0",
         f"vm b: device same ({short[ONE]}) is given twice: it is device n1 of vm a",

@@ -27,7 +27,7 @@ NAMES = {"n1": "{serial: S1}", "n2": "{serial: S2}", "card": '{address: "03:00.0
 def file(more: str = "", **devices: str) -> Cloud:
     """VMs with these devices, in the order given."""
     plain = "template: base, memory: 1G, address: 10.0.0"
-    rows = "".join(f"\n  {name}: {{{plain}.{20 + ord(name)}, devices: {given}{more}}}" for name, given in devices.items())
+    rows = "".join(f"\n  {name}: {{{plain}.{20 + ord(name)}, devices: {use}{more}}}" for name, use in devices.items())
     names = ", ".join(f"{name}: {spec}" for name, spec in NAMES.items())
     return cloud(f"hosts: {{here: {{pools: {{images: {{dir: /srv/images}}}}, devices: {{{names}}}}}}}\n"
                  f"vms:{rows or ' {}'}\n")
