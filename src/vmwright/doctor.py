@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from vmwright.facts.model import HostFacts, Kvm
 from vmwright.names import HOST_STATE
+from vmwright.plan.boot import GUESTS_REMEDY
 from vmwright.plan.needs import tools_of
 from vmwright.spec.cloud import BuildSource, Cloud, Filesystem, ImageSource, Pool
 from vmwright.units import GIB, MIB, format_size
@@ -36,7 +37,7 @@ def checks(facts: HostFacts, cloud: Cloud | None = None) -> list[Check]:
     """All checks of one host; with a cloud, also of what its file wants there."""
     pools = [pool for pool in cloud.pools if pool.host == facts.name] if cloud else []
     return [*_user(facts), *_emulation(facts), *_room(facts), *_pools(facts), *_paths(facts, pools),
-            *_tools(facts, cloud), *_leftovers(facts)]
+            *_tools(facts, cloud), *_start_order(facts, cloud), *_leftovers(facts)]
 
 
 def _check(fine: bool, good: str, bad: str, todo: str, *, otherwise: Verdict = Verdict.FAIL) -> Check:
@@ -127,6 +128,23 @@ def _tools(facts: HostFacts, cloud: Cloud | None) -> Iterator[Check]:
     lacks = [tool for tool in ("flock", "setsid", "setpriv") if tool not in facts.tools]
     yield _check(not lacks, "flock, setsid and setpriv are there", f"missing: {', '.join(lacks)}",
                  "apt-get install util-linux")
+
+
+def _start_order(facts: HostFacts, cloud: Cloud | None) -> Iterator[Check]:
+    """Where the file gives VMs an order: will it be kept when the host boots?"""
+    boot = facts.boot
+    if cloud is None or not any(vm.host == facts.name and vm.start_order.said for vm in cloud.vms):
+        return
+    if not boot.systemd:
+        yield Check(Verdict.WARN, "the host does not run systemd: when it boots, VMs start in no order",
+                    "start those that need others by hand, or have them wait for each other themselves")
+        return
+    yield _check(boot.enabled and boot.order is not None, "VMs start in the file's order when the host boots",
+                 "nothing starts VMs in the file's order yet when the host boots", "vmwright apply",
+                 otherwise=Verdict.WARN)
+    if boot.guests == "start":
+        yield Check(Verdict.WARN, "libvirt-guests starts VMs when the host boots, in no order, before vmwright's unit",
+                    GUESTS_REMEDY)
 
 
 def _leftovers(facts: HostFacts) -> Iterator[Check]:

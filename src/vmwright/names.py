@@ -131,6 +131,11 @@ def intent_path(cloud: str, object: str) -> str:
     return f"{HOST_STATE}/{cloud}/intents/{object}.json"
 
 
+def start_list(cloud: str) -> str:
+    """Where the host keeps the list of a cloud's VMs that start with it, in their order."""
+    return f"{HOST_STATE}/{cloud}/autostart"
+
+
 def manifest_path(cloud: str, template: str, version: str) -> str:
     """Where the host keeps what is known of a template's version: its sources, sums and packages."""
     return f"{HOST_STATE}/{cloud}/templates/{template}-{version}.json"

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 from tests.local.kit import Kit, connection, kit
+from tests.local.test_boot import start as start_in_order
 
+from vmwright.boot.files import Row
 from vmwright.guest.agent import Agent, must
 from vmwright.host.local import LocalHost
 from vmwright.image import micro
@@ -210,6 +212,17 @@ def test_rebuild_makes_a_new_guest_and_keeps_the_data_disk(cloud: Kit, one: str)
     assert inside(one, "cat /srv/file; ls /root") == "precious\nran"
     assert cloud.run("ssh", one, "--", "hostname").out.strip() == one
     nothing_to_do(cloud)
+
+
+def test_the_next_order_starts_when_it_answers(cloud: Kit, one: str, two: str, tmp_path: Path) -> None:
+    """What starts VMs when their host boots waits for the agent of a real guest, and no longer."""
+    cloud.ok("stop", one)
+    code, said = start_in_order(tmp_path, ("lab", [Row("1", one, 900), Row("2", two)]))
+    assert code == 0, said
+    assert said[:2] == [f"lab: order 1: {one}", f"lab: {one} is started"]
+    assert re.fullmatch(f"lab: {one} answers after [0-9]+ s", said[2])
+    assert said[3:] == [f"lab: order 2: {two}", f"lab: {two} runs already"]
+    assert inside(one, "hostname") == one
 
 
 def test_what_it_cannot_do_is_told(cloud: Kit, two: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from tests.unit.plan.build import cloud, made
@@ -119,3 +120,32 @@ def test_everything_that_is_wrong_says_what_to_do_on_any_host() -> None:
                     kvm_device_mode="root:root 600", memory_available=0)
     for check in checks(worst, WANTED):
         assert bool(check.todo) == (check.verdict is not OK), check
+
+
+NOT_YET = Check(WARN, "nothing starts VMs in the file's order yet when the host boots", "vmwright apply")
+ORDERED = cloud("vms: {web: {template: base, autostart: {order: 1}}}\n")
+
+
+def ordered(**boot: Any) -> list[Check]:
+    """What doctor says of the order on a host where it has been applied, with some of that changed."""
+    host = made(ORDERED).facts(ORDERED)
+    host = replace(host, boot=replace(host.boot, **boot))
+    plain = {check.what for check in checks(host, WANTED)}
+    return [check for check in checks(host, ORDERED) if check.what not in plain]
+
+
+@pytest.mark.parametrize(("boot", "found"), [
+    ({}, [Check(OK, "VMs start in the file's order when the host boots")]),
+    ({"enabled": False}, [NOT_YET]),
+    ({"order": None}, [NOT_YET]),
+    ({"systemd": False}, [Check(
+        WARN, "the host does not run systemd: when it boots, VMs start in no order",
+        "start those that need others by hand, or have them wait for each other themselves")]),
+    ({"guests": "start"}, [
+        Check(OK, "VMs start in the file's order when the host boots"),
+        Check(WARN, "libvirt-guests starts VMs when the host boots, in no order, before vmwright's unit",
+              "say ON_BOOT=ignore in its settings: libvirt-guests in /etc/default, /etc/sysconfig or /etc/conf.d, as "
+              "the distribution has it")]),
+])
+def test_whether_the_order_is_kept(boot: dict[str, Any], found: list[Check]) -> None:
+    assert ordered(**boot) == found

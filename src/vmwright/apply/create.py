@@ -109,7 +109,7 @@ def _make(action: CreateVm, context: Context, undo: Undo) -> None:
     devices.give(context, vm.name, action.devices, undo)
     context.virt.define(vm.name, _domain_xml(action, context))
     undo.push(f"undefine {vm.name}", lambda: remove_domain(context, vm.name))
-    if vm.autostart:
+    if action.autostart:
         context.virt.set_autostart(vm.name, True)
 
 

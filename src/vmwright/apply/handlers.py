@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from vmwright.apply.boot import remove_start_order, write_start_order
 from vmwright.apply.change import update_vm
 from vmwright.apply.context import Context
 from vmwright.apply.create import create_vm, rebuild_vm
@@ -29,5 +30,7 @@ HANDLERS: dict[type[actions.Action], Callable[[Any, Context], None]] = {
     actions.RestartVm: restart_vm,
     actions.WaitReady: wait_vm,
     actions.DestroyVm: destroy_vm,
+    actions.WriteStartOrder: write_start_order,
+    actions.RemoveStartOrder: remove_start_order,
     actions.Tidy: tidy,
 }

@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import TypeVar
 
 from vmwright.errors import HostError
-from vmwright.facts import cpu, domains, kvm, pci, probes, storage
+from vmwright.facts import boot, cpu, domains, kvm, pci, probes, storage
 from vmwright.facts import devices as device_uses
 from vmwright.facts.model import (
     BlockFacts,
+    BootFacts,
     DeviceFacts,
     Facts,
     HostFacts,
@@ -55,9 +56,13 @@ def gather_host(cloud: Cloud, session: Session, *, disks: bool = False, devices:
     devices = devices or session.spec.iommu or bool(session.spec.devices) or any(map(_has_ours, inventory.domains))
     wanted = storage.wanted(pools, disks=disks or devices)
     asked = probes.commands(cloud.name, {pool.path for pool in pools if not pool.lvm}, hidden)
-    script = probes.script({**asked, **storage.commands(wanted), **pci.commands(devices)})
+    ordered = any(vm.host == session.spec.name and vm.start_order.said for vm in cloud.vms)
+    script = probes.script({**asked, **boot.commands(cloud.name, ordered), **storage.commands(wanted),
+                            **pci.commands(devices)})
     done = session.host.run(["sh", "-s"], input=script.encode(), timeout=_PROBE_SECONDS)
-    return assemble(session.spec.name, probes.split(done.text), inventory, hidden, wanted, devices=devices)
+    outputs = probes.split(done.text)
+    probes.demand(outputs, session.spec.name, boot.commands(cloud.name, ordered))
+    return assemble(session.spec.name, outputs, inventory, hidden, wanted, devices=devices)
 
 
 def _has_ours(domain: RawDomain) -> bool:
@@ -118,6 +123,7 @@ def assemble(name: str, outputs: Mapping[str, probes.Output], inventory: Invento
         groups=lvm.groups,
         cpu_list=cpus,
         nodes=nodes,
+        boot=read("boot", boot.parse) if "boot" in outputs else BootFacts(),
         kvm_device_mode=outputs["kvm-device"].text.strip() or None,
         user=outputs["user"].text.strip(),
     )

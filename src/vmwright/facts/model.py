@@ -361,6 +361,8 @@ class BootFacts:
     unit: str | None = None
     script: str | None = None
     order: str | None = None  # this cloud's list of VMs
+    others: tuple[str, ...] = ()  # clouds besides this one that have a list
+    guests: str | None = None  # libvirt-guests.service, ON_BOOT: "start" or "ignore"; None: it is not enabled
 
 
 @dataclass(frozen=True)

@@ -208,6 +208,7 @@ class CreateVm(VmAction):
     seed: str
     type: str  # kvm or qemu
     networks: tuple[tuple[str, str, str], ...] = ()  # (network of the spec, "network" or "bridge", libvirt's name)
+    autostart: bool = False  # by libvirt itself
     remove: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
     placement: Placement = ANYWHERE
@@ -248,7 +249,7 @@ class UpdateVm(VmAction):
 
     vcpus: int | None = None
     memory: int | None = None
-    autostart: bool | None = None
+    autostart: bool | None = None  # by libvirt itself
     protect: bool | None = None
     type: str | None = None  # kvm or qemu
     cpu: str | None = None
@@ -338,6 +339,47 @@ class DestroyVm(Action):
     @property
     def verb(self) -> str:
         return "destroy"
+
+
+@dataclass(frozen=True)
+class HostFile:
+    """A file of ours on a host, with the whole of its text."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteStartOrder(Action):
+    """Write what starts the VMs of a host in order when it boots, where it is not there, and have systemd use it."""
+
+    files: tuple[HostFile, ...] = ()
+    sign: Sign = Sign.ADD
+
+    @property
+    def object(self) -> str:
+        return "start order"
+
+    @property
+    def verb(self) -> str:
+        return "write"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoveStartOrder(Action):
+    """Remove these files, of those that start VMs in order. `unit`: systemd's unit is one of them."""
+
+    paths: tuple[str, ...]
+    unit: bool = False
+    sign: Sign = Sign.REMOVE
+
+    @property
+    def object(self) -> str:
+        return "start order"
+
+    @property
+    def verb(self) -> str:
+        return "remove"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -117,7 +117,7 @@ def pending(domain: DomainFacts) -> tuple[str, ...]:
 def _diff(view: View, vm: VmSpec, domain: DomainFacts, made: Made, draft: Draft) -> _Diff:
     diff, config = _Diff(vm, is_on(domain)), domain.persistent
     _sizes(diff, config, domain.live)
-    _boot(diff, domain)
+    _boot(view, diff, domain)
     _cpu(view, diff, config)
     _nics(diff, config, made)
     _disks(view, diff, config)
@@ -155,10 +155,11 @@ def _cpu(view: View, diff: _Diff, config: ConfigFacts) -> None:
         diff.add("cpu", diff.vm.cpu, ("cpu", config.cpu, wanted), live=False)
 
 
-def _boot(diff: _Diff, domain: DomainFacts) -> None:
-    vm, owner = diff.vm, domain.persistent.owner
-    if vm.autostart != domain.autostart:
-        diff.add("autostart", vm.autostart, ("autostart", _yes(domain.autostart), _yes(vm.autostart)))
+def _boot(view: View, diff: _Diff, domain: DomainFacts) -> None:
+    vm, owner, flag = diff.vm, domain.persistent.owner, view.flagged(diff.vm)
+    if flag != domain.autostart:
+        key = "autostart by libvirt" if view.ordered or view.facts.boot.order else "autostart"
+        diff.add("autostart", flag, (key, _yes(domain.autostart), _yes(flag)))
     protect = bool(owner and owner.protect)
     if vm.protect != protect:
         diff.add("protect", vm.protect, ("protect", _yes(protect), _yes(vm.protect)))

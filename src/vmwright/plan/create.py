@@ -74,8 +74,8 @@ def plan_create(view: View, vm: VmSpec, made: Made, draft: Draft) -> list[Action
     action = CreateVm(
         host=view.host.name, vm=vm, template=template, type=view.domain_type, seed=seed_mark(view.cloud.name, vm),
         instance=content_hash(view.cloud.name, vm.name, template.version, intent.instance if intent else ""),
-        networks=_networks(vm, made), remove=own.remove, keep=own.keep, needs=made.needs(vm, template),
-        devices=handed.given, effects=handed.effects,
+        networks=_networks(vm, made), autostart=view.flagged(vm), remove=own.remove, keep=own.keep,
+        needs=made.needs(vm, template), devices=handed.given, effects=handed.effects,
         changes=(*_describe(view, vm, template, own.keep), *handed.changes, *own.notes),
         why=f"a run that was cut off had begun to {_BEGUN[intent.operation]} it" if intent and begun else
         "libvirt has no VM of that name")
@@ -148,7 +148,7 @@ def plan_rebuild(view: View, vm: VmSpec, domain: DomainFacts, made: Made, draft:
     action = RebuildVm(
         host=view.host.name, vm=vm, template=template, type=view.domain_type, seed=seed_mark(view.cloud.name, vm),
         instance=content_hash(owner.instance, "rebuild", template.version), networks=_networks(vm, made),
-        remove=tuple(sorted(v.path for v, ours in own if ours.role != "disk")), keep=keep,
+        autostart=view.flagged(vm), remove=tuple(sorted(v.path for v, ours in own if ours.role != "disk")), keep=keep,
         needs=made.needs(vm, template), effects=frozenset({Effect.TAKES_DATA, *stops}), why="asked for",
         devices=handed.given,
         changes=(Change("root disk", f"{format_size(disk.allocation)} of data" if disk else "what it holds",

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from vmwright.facts.model import Facts
 from vmwright.plan.actions import Kept, Plan, VmAction
+from vmwright.plan.boot import plan_boot
 from vmwright.plan.change import plan_existing
 from vmwright.plan.checks import check_host, check_memory, check_space
 from vmwright.plan.create import Made, plan_create, plan_rebuild
@@ -31,6 +32,7 @@ def make_plan(cloud: Cloud, facts: Facts, request: Request | None = None) -> Pla
         settle(view, dealt, draft)
         plan_tidy(view, draft)
         plan_old_versions(view, draft)
+        plan_boot(view, draft)
         check_memory(view, draft)
         check_space(view, draft)
     return _finish(cloud, draft)

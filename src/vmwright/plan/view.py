@@ -77,6 +77,15 @@ class View:
         return {vm.name: vm for vm in self.cloud.vms if vm.host == self.host.name}
 
     @cached_property
+    def ordered(self) -> bool:
+        """Whether the file says of a VM here more than that it starts with the host."""
+        return any(vm.start_order.said for vm in self.listed.values())
+
+    def flagged(self, vm: VmSpec) -> bool:
+        """Whether libvirt itself is to start a VM with the host: not where systemd does, in order."""
+        return vm.autostart and not (self.ordered and self.facts.boot.systemd)
+
+    @cached_property
     def vms(self) -> tuple[VmSpec, ...]:
         """The VMs to plan here: all that the file has, or those that were asked for."""
         only = self.request.only

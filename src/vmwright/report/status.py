@@ -15,7 +15,8 @@ from vmwright.report.text import parts, table
 from vmwright.spec.cloud import Cloud, VmSpec
 from vmwright.units import format_size
 
-_COLUMNS = ("VM", "HOST", "STATE", "HEALTH", "ADDRESS", "VCPUS", "MEMORY", "TEMPLATE", "DRIFT")
+# AUTOSTART is only a column where some VM has an order; it stands in the data anyway.
+_COLUMNS = ("VM", "HOST", "STATE", "HEALTH", "ADDRESS", "VCPUS", "MEMORY", "AUTOSTART", "TEMPLATE", "DRIFT")
 
 
 def status_data(cloud: Cloud, facts: Facts, plan: Plan, answers: Mapping[str, bool]) -> list[dict[str, Any]]:
@@ -51,9 +52,17 @@ def _row(vm: VmSpec, domain: DomainFacts | None, owner: OwnerFacts | None, drift
         "vm": vm.name, "host": vm.host, "state": str(domain.state) if domain else "missing", "health": health,
         "address": ", ".join(str(nic.address.ip) if nic.address else "DHCP" for nic in vm.nics) or "-",
         "vcpus": str(config.vcpus) if config else "-", "memory": format_size(config.memory) if config else "-",
+        "autostart": _autostart(vm),
         "template": f"{owner.template}@{owner.template_version}" if owner else "-",
         "drift": drift or "-",
     }
+
+
+def _autostart(vm: VmSpec) -> str:
+    """When the VM starts with its host, as the file says."""
+    said = vm.start_order
+    words = ["yes" if said.order is None else f"order {said.order}"] + (["agent"] if said.healthy else [])
+    return ", ".join(words) if vm.autostart else "-"
 
 
 def _drift(domain: DomainFacts | None, planned: list[Action], older: bool) -> Iterator[str]:
@@ -79,7 +88,9 @@ def _words(action: Action) -> str:
 def status_table(cloud: Cloud, facts: Facts, plan: Plan, answers: Mapping[str, bool]) -> Text:
     """The same as a table."""
     rows = status_data(cloud, facts, plan, answers)
-    return table(_COLUMNS, (tuple(row[column.lower()] for column in _COLUMNS) for row in rows))
+    ordered = any(vm.start_order.said for vm in cloud.vms)
+    columns = [column for column in _COLUMNS if ordered or column != "AUTOSTART"]
+    return table(columns, (tuple(row[column.lower()] for column in columns) for row in rows))
 
 
 def status_lines(cloud: Cloud, facts: Facts, plan: Plan, answers: Mapping[str, bool]) -> Iterator[Text]:

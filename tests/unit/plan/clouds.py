@@ -26,7 +26,8 @@ def vms(draw: st.DrawFn, name: str, later: bool) -> str:
         "copy": draw(st.sampled_from(("overlay", "full"))),
         "pool": POOLS[name],
         "timezone": draw(st.sampled_from(("Etc/UTC", "Asia/Shanghai"))),
-        **{key: str(draw(st.booleans())).lower() for key in ("autostart", "running")},
+        "running": str(draw(st.booleans())).lower(),
+        "autostart": draw(st.sampled_from(("false", "true", "{order: 1}", "{order: 2, healthy: agent}"))),
     }
     if disks:
         mount = draw(st.booleans())

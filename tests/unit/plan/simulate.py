@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import json
 import posixpath
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,14 +27,15 @@ from tests.unit.plan.drives import Drive
 from vmwright.apply import power, storage
 from vmwright.apply.context import Context
 from vmwright.apply.handlers import HANDLERS
+from vmwright.boot.files import LINK_PATH, SCRIPT_PATH, UNIT_PATH
 from vmwright.errors import ApplyError, HostError
 from vmwright.facts import domains, probes
-from vmwright.facts.model import Facts, HostFacts, Kvm, LinkFacts, PathFacts, VolumeFacts
+from vmwright.facts.model import BootFacts, Facts, HostFacts, Kvm, LinkFacts, PathFacts, VolumeFacts
 from vmwright.guest import grow
 from vmwright.guest.grow import Grown
 from vmwright.guest.ready import Ready
 from vmwright.host.run import Completed
-from vmwright.names import HOST_STATE, parse_volume
+from vmwright.names import HOST_STATE, parse_volume, start_list
 from vmwright.plan.actions import Action, DestroyVm, Effect, Plan, VmAction
 from vmwright.spec.cloud import Cloud
 from vmwright.units import GIB, MIB
@@ -94,6 +96,7 @@ class Machine:
     files: dict[str, bytes | Image] = field(default_factory=dict)
     drives: dict[str, Drive] = field(default_factory=dict)  # by PCI address
     known_hosts: set[str] = field(default_factory=set)
+    systemd: bool = True
     fuse: int | None = None
     fails: bool = False
     dead: bool = False
@@ -152,9 +155,22 @@ class Machine:
             domains=tuple(domains.parse_domain(d.persistent, d.live, "running" if d.live else "shut off", d.autostart)
                           for d in self.domains.values()),
             **drives.facts(self.drives, self.files, self.domains.items()),
+            boot=self._boot(cloud),
             intents=(*probes.parse_intents("\n".join(notes)), *probes.parse_work("\n".join(sorted(work)))),
             paths=tuple(PathFacts(path, any(f.startswith(f"{path}/") for f in self.files), self.free)
                         for path in sorted({*wanted, HOST_STATE})))
+
+    def _boot(self, cloud: Cloud) -> BootFacts:
+        """What starts VMs in order; nothing where the file has none, and none of the files is there."""
+        lists = re.compile(f"{HOST_STATE}/[^/]+/autostart")
+        texts = {path: data.decode() for path, data in self.files.items() if isinstance(data, bytes)
+                 and (path in (UNIT_PATH, SCRIPT_PATH) or lists.fullmatch(path))}
+        if not texts and not any(vm.host == self.name and vm.start_order.said for vm in cloud.vms):
+            return BootFacts()
+        own = start_list(cloud.name)
+        others = (path for path in texts if path not in (own, UNIT_PATH, SCRIPT_PATH))
+        return BootFacts(self.systemd, LINK_PATH in self.files, texts.get(UNIT_PATH), texts.get(SCRIPT_PATH),
+                         texts.get(own), tuple(path.split("/")[-2] for path in others))
 
     def _volumes(self, wanted: dict[str, str]) -> Iterator[VolumeFacts]:
         """Files in pools, as libvirt tells them; of wanted pools that it does not tell of, as the shell does."""
@@ -368,6 +384,11 @@ class Shell:
                 cast(Image, self._machine.files[argv[-2]]).capacity = int(argv[-1])
             case "mkdir":
                 self._machine.files.setdefault(f"{words[-1]}/.", b"")
+            case "systemctl":
+                assert self._machine.systemd
+                if argv[1] == "enable":
+                    assert UNIT_PATH in self._machine.files
+                    self._machine.files[LINK_PATH] = b""
             case "chmod" | "sync":
                 assert words[-1] in self._machine.files
             case _:

@@ -13,8 +13,9 @@ from tests.unit.plan.build import told
 from tests.unit.plan.clouds import NAMES, files
 from tests.unit.plan.simulate import Defined, Image, Killed, Listed, Machine, all_facts, carry_out, clone, use
 
+from vmwright.boot.files import LINK_PATH, SCRIPT_PATH, UNIT_PATH, parse_list
 from vmwright.facts.model import Facts
-from vmwright.names import HOST_STATE, parse_volume
+from vmwright.names import HOST_STATE, parse_volume, start_list
 from vmwright.plan.actions import Plan
 from vmwright.plan.diff import make_destroy_plan, make_plan, make_rebuild_plan
 from vmwright.plan.order import order
@@ -48,7 +49,8 @@ def strangers(machine: Machine) -> Machine:
 def of_strangers(machine: Machine) -> tuple[object, ...]:
     """What is not ours, to be compared."""
     files = {path: file for path, file in machine.files.items()
-             if not path.startswith(HOST_STATE) and not posixpath.basename(path).startswith(("lab.", ".lab."))}
+             if not path.startswith((HOST_STATE, UNIT_PATH, LINK_PATH, SCRIPT_PATH))
+             and not posixpath.basename(path).startswith(("lab.", ".lab."))}
     files["old"] = machine.files["/srv/images/lab.alpha.root.qcow2.old"]
     return copy.deepcopy((machine.domains["nextcloud"], machine.networks["default"], files))
 
@@ -96,7 +98,10 @@ def orphans(cloud: Cloud, machine: Machine) -> Iterator[str]:
     bases = {image.backing for image in machine.images().values()}
     for path in machine.files:
         name = posixpath.basename(path)
-        if path.startswith(HOST_STATE):
+        if path == start_list("lab"):
+            if not any(vm.start_order.said for vm in cloud.vms):
+                yield path
+        elif path.startswith(HOST_STATE):
             if "/templates/" not in path:
                 yield path
         elif name.startswith(".lab."):
@@ -110,10 +115,15 @@ def orphans(cloud: Cloud, machine: Machine) -> Iterator[str]:
 
 
 def is_as_the_file_says(cloud: Cloud, machine: Machine) -> None:
-    """Every VM of the file is there, and on if it should be."""
+    """Every VM of the file is there, on if it should be, and starts with the host by one thing if it should."""
+    text = machine.files.get(start_list(cloud.name), b"")
+    assert isinstance(text, bytes)
+    listed = [row.name for row in parse_list(text.decode())]
+    assert listed or UNIT_PATH not in machine.files
     for vm in cloud.vms:
         assert vm.name in machine.domains
         assert not vm.running or machine.domains[vm.name].live
+        assert machine.domains[vm.name].autostart + listed.count(vm.name) == vm.autostart
 
 
 requests = st.builds(Request, restart=st.booleans(), prune=st.booleans())

@@ -95,7 +95,7 @@ def test_status_of_vms_as_the_file_says() -> None:
     found = rows(TWO, made(cloud(TWO)), {"web": True})
     version = cloud(TWO).templates[0].version
     assert found["web"] == {"vm": "web", "host": "here", "state": "running", "health": "ok", "address": "10.0.0.10",
-                            "vcpus": "1", "memory": "1G", "template": f"base@{version}", "drift": "-"}
+                            "vcpus": "1", "memory": "1G", "autostart": "-", "template": f"base@{version}", "drift": "-"}
     assert (found["db"]["state"], found["db"]["health"], found["db"]["drift"]) == ("shut off", "-", "-")
 
 
@@ -103,7 +103,7 @@ def test_status_of_a_vm_that_is_missing_or_silent() -> None:
     assert rows(TWO, made(cloud(TWO)), {})["web"]["health"] == "no agent"
     assert rows(TWO, Machine(), {})["web"] == {
         "vm": "web", "host": "here", "state": "missing", "health": "-", "address": "10.0.0.10", "vcpus": "-",
-        "memory": "-", "template": "-", "drift": "create"}
+        "memory": "-", "autostart": "-", "template": "-", "drift": "create"}
 
 
 def test_status_says_what_differs() -> None:
@@ -243,3 +243,13 @@ def test_the_reporter_fits_the_output() -> None:
     assert type(reporter(Console(file=io.StringIO()))) is PlainReporter
     assert type(reporter(Console(file=io.StringIO(), force_terminal=True))) is LiveReporter
     assert words(actions()[0]) == "vm web: change"
+
+
+def test_status_says_when_vms_start_with_their_host() -> None:
+    wanted = cloud("vms: {web: {template: base}, db: {template: base, autostart: {order: 1, healthy: agent}}, "
+                   "log: {template: base, autostart: {order: 2}}, ci: {template: base, autostart: true}}\n")
+    found = all_facts(wanted, made(wanted))
+    data = status_data(wanted, found, make_plan(wanted, found), {})
+    assert [row["autostart"] for row in data] == ["-", "order 1, agent", "order 2", "yes"]
+    lines = str(status_table(wanted, found, make_plan(wanted, found), {})).splitlines()
+    assert "  AUTOSTART       TEMPLATE" in lines[0] and "  order 1, agent  base@" in lines[2]
