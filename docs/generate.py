@@ -35,8 +35,10 @@ _SECTIONS: dict[str, tuple[tuple[str, str], ...]] = {
     "users.NAME": (("UserIn", ""),),
     "templates.NAME": (("TemplateIn", ""),),
     "vms.NAME": (("VmIn", ""), ("DiskIn", "vms.NAME.disks.DISK"), ("NicIn", "vms.NAME.nics[]"),
-                 ("WriteFileIn", "vms.NAME.write_files[]"), ("AutostartIn", "vms.NAME.autostart")),
+                 ("WriteFileIn", "vms.NAME.write_files[]"), ("AutostartIn", "vms.NAME.autostart"),
+                 ("PinIn", "vms.NAME.pin")),
 }
+_DEALT = {"VmIn": model.DEALT, "NicIn": model.DEALT_NIC, "PinIn": model.DEALT_PIN}
 
 
 def documents() -> dict[Path, str]:
@@ -81,8 +83,7 @@ def _spec_sections(schema: dict[str, Any]) -> Iterator[str]:
         for name, place in parts:
             known = schema["$defs"][name]
             yield from (f"{'###' if place else '##'} {place or section}", "", known["description"], "")
-            dealt = model.DEALT if name == "VmIn" else model.DEALT_NIC if name == "NicIn" else frozenset()
-            yield from _table(known["properties"], schema["$defs"], dealt)
+            yield from _table(known["properties"], schema["$defs"], _DEALT.get(name, frozenset()))
 
 
 def _defaults(schema: dict[str, Any]) -> Iterator[str]:

@@ -57,7 +57,7 @@ def _new_owner(action: UpdateVm, owner: OwnerFacts | None) -> OwnerFacts:
         raise ApplyError(f"vm {action.vm.name} has lost vmwright's mark since the plan was made", todo="plan again")
     changed = replace(devices.without(owner, action.remove_devices),
                       protect=owner.protect if action.protect is None else action.protect,
-                      nics=tuple(nic.mac for nic in action.vm.nics))
+                      nics=tuple(nic.mac for nic in action.vm.nics), pinned=action.vm.pin is not None)
     changed = replace(changed, devices=(*changed.devices, *(device.address for device in action.add_devices)))
     return changed if action.seed is None else replace(changed, seed=action.seed, instance=action.instance)
 
@@ -85,6 +85,8 @@ def _altered(action: UpdateVm, xml: str, running: str | None, owner: OwnerFacts,
         xml = alter.set_vcpus(xml, action.vcpus, context.facts.cpus)
     if action.memory is not None:
         xml = alter.set_memory(xml, action.memory)
+    if action.placement is not None:
+        xml = alter.set_placement(xml, action.placement, context.facts.cpus)
     if action.cpu is not None:
         xml = alter.set_cpu(xml, action.cpu, _config(xml).type)
     for mac in action.remove_nics:
@@ -112,6 +114,10 @@ def _live(action: UpdateVm, context: Context) -> None:
     if "memory" in action.live and action.memory is not None:
         virt.set_memory_live(name, action.memory)
     running = virt.domain_xml(name, live=True)
+    if "placement" in action.live and action.placement is not None:
+        placement = action.placement
+        virt.pin_live(name, placement.vcpus, placement.emulator,
+                      dict.fromkeys(alter.iothreads(running) if placement.iothreads else (), placement.iothreads))
     if "remove_nics" in action.live:
         for mac in action.remove_nics:
             if (device := alter.nic_xml(running, mac)) is not None:

@@ -128,7 +128,7 @@ def _domain_xml(action: CreateVm, context: Context) -> str:
     template = action.template
     hostdevs = tuple(device.address for device in action.devices)
     owner = OwnerFacts(cloud, vm.name, template.name, template.version, action.instance, action.seed, vm.protect,
-                       tuple(nic.mac for nic in vm.nics), hostdevs)
+                       tuple(nic.mac for nic in vm.nics), hostdevs, pinned=vm.pin is not None)
     return design.domain_xml(cloud, vm, type=action.type, machine=context.facts.machine, host_cpus=context.facts.cpus,
                              disks=disks, seed_path=store.path(store.seed(vm.name)), nics=nics, owner=owner,
-                             hostdevs=hostdevs)
+                             hostdevs=hostdevs, placement=action.placement)

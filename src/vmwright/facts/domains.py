@@ -22,6 +22,7 @@ from vmwright.facts.model import (
     PoolFacts,
     VolumeFacts,
 )
+from vmwright.facts.placement import parse_placement
 from vmwright.virt.xml import metadata, read
 
 _DISK_SOURCES = ("file", "dev", "dir")
@@ -72,6 +73,8 @@ def _config(root: ET.Element) -> ConfigFacts:
         nvram=(os.findtext("nvram") or None) if os is not None else None,
         hostdevs=tuple(_hostdevs(root)),
         free_ports=_free_ports(root),
+        placement=parse_placement(root, vcpus_max),
+        iothreads=int(root.findtext("iothreads") or 0),
     )
 
 

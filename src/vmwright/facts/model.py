@@ -262,6 +262,7 @@ class OwnerFacts:
     protect: bool = False
     nics: tuple[str, ...] | None = None  # MACs of the NICs that we gave it; None: nothing is said, all of them
     devices: tuple[str, ...] = ()  # addresses of the host's PCI devices that we gave it
+    pinned: bool = False  # its placement is ours; else it is whose ever put it there
 
 
 @dataclass(frozen=True)
@@ -277,9 +278,10 @@ class Cell:
 class Placement:
     """Where on its host a VM runs. Empty tuples: anywhere.
 
-    `vcpus` are the host's CPUs that each vCPU may run on, `nodes` those of the memory as a whole, `memory` libvirt's
-    mode for them (strict, preferred, ...). `threads` are hyper-threads per core as the guest sees them, `hugepages`
-    the size of the pages that its memory is made of, 0 for ordinary ones.
+    `vcpus` are the host's CPUs that each vCPU may run on, for as many as it can have; `nodes` those of the memory as
+    a whole, `memory` libvirt's mode for them, and for those of cells (strict, preferred, ...). `threads` are
+    hyper-threads per core as the guest sees them, `hugepages` the size of the pages that its memory is made of, 0 for
+    ordinary ones.
     """
 
     vcpus: tuple[tuple[int, ...], ...] = ()
@@ -312,6 +314,7 @@ class ConfigFacts:
     nvram: str | None = None
     hostdevs: tuple[str, ...] = ()  # addresses of the host's PCI devices that are passed through
     placement: Placement = ANYWHERE
+    iothreads: int = 0
     free_ports: int = 0  # PCIe root ports that nothing is plugged into
 
 

@@ -20,6 +20,7 @@ from vmwright.plan.actions import (
     WaitReady,
 )
 from vmwright.plan.create import Made, check_disk_pools, refuse_shrink, template_of
+from vmwright.plan.place import differences, only_pins_differ, place
 from vmwright.plan.plug import plan_plugs
 from vmwright.plan.seeds import is_current, seed_mark, what_differs
 from vmwright.plan.view import ROOT_SERIAL, Draft, View
@@ -106,6 +107,7 @@ def pending(domain: DomainFacts) -> tuple[str, ...]:
         "accelerator": live.type != config.type,
         "cpu": live.cpu != config.cpu,
         "firmware": live.firmware != config.firmware,
+        "placement": live.placement != config.placement,
         "NICs": {(n.mac, n.type, n.source) for n in live.nics} != {(n.mac, n.type, n.source) for n in config.nics},
         "disks": {d.path for d in live.disks} != {d.path for d in config.disks},
         "devices": set(live.hostdevs) != set(config.hostdevs),
@@ -119,6 +121,7 @@ def _diff(view: View, vm: VmSpec, domain: DomainFacts, made: Made, draft: Draft)
     _sizes(diff, config, domain.live)
     _boot(view, diff, domain)
     _cpu(view, diff, config)
+    _placement(view, diff, domain)
     _nics(diff, config, made)
     _disks(view, diff, config)
     if vm.name in made.devices or not vm.devices:
@@ -153,6 +156,21 @@ def _cpu(view: View, diff: _Diff, config: ConfigFacts) -> None:
     wanted = effective_cpu(diff.vm.cpu, type)
     if wanted != config.cpu:
         diff.add("cpu", diff.vm.cpu, ("cpu", config.cpu, wanted), live=False)
+
+
+def _placement(view: View, diff: _Diff, domain: DomainFacts) -> None:
+    """Where it runs. Threads of a running VM move at once; its memory, NUMA nodes and number of vCPUs do not.
+
+    Without a pin in the file, what others have pinned is left alone, and what we have pinned is let go.
+    """
+    if diff.vm.pin is None and not view.pinned_by_us(domain):
+        return
+    wanted, config = place(view, diff.vm), domain.persistent.placement
+    running = domain.live.placement if domain.live else None
+    movable = running is not None and only_pins_differ(running, wanted)
+    old = running if wanted == config and running and movable else config
+    for change in differences(old, wanted):
+        diff.add("placement", wanted, change, live=movable)
 
 
 def _boot(view: View, diff: _Diff, domain: DomainFacts) -> None:

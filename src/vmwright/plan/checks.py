@@ -66,21 +66,26 @@ def check_memory(view: View, draft: Draft) -> None:
 
 
 def _memory(view: View, actions: list[VmAction]) -> Iterator[tuple[str, int]]:
-    """(VM, bytes more than it takes now) of everything that starts or gets more while it runs."""
+    """(VM, bytes more than it takes now) of everything that starts or gets more while it runs.
+
+    Huge pages are set aside already: what is made of them is not taken from the memory that is free.
+    """
     defined = {a.vm.name: a.memory for a in actions if isinstance(a, UpdateVm) and a.memory is not None}
+    placed = {a.vm.name: a.placement for a in actions if isinstance(a, UpdateVm) and a.placement is not None}
     for action in actions:
         name, domain = action.vm.name, view.domains.get(action.vm.name)
         if isinstance(action, CreateVm):
-            yield name, action.vm.memory if action.vm.running else 0
+            yield name, action.vm.memory if action.vm.running and not action.placement.hugepages else 0
         elif domain and isinstance(action, StartVm | RestartVm):
-            yield name, defined.get(name, domain.persistent.memory) - _takes(domain)
+            huge = placed.get(name, domain.persistent.placement).hugepages
+            yield name, (0 if huge else defined.get(name, domain.persistent.memory)) - _takes(domain)
         elif domain and isinstance(action, UpdateVm) and action.memory is not None and "memory" in action.live:
-            yield name, action.memory - _takes(domain)
+            yield name, action.memory - domain.live.memory if domain.live else 0
 
 
 def _takes(domain: DomainFacts) -> int:
     """Bytes of memory that a VM takes now; a guest that has touched little of it may well take them yet."""
-    return domain.live.memory if domain.live else 0
+    return domain.live.memory if domain.live and not domain.live.placement.hugepages else 0
 
 
 def _size(size: int) -> str:

@@ -10,6 +10,7 @@ from vmwright.plan.actions import Action, Change, CreateVm, Effect, GrowDisk, Re
 from vmwright.plan.devices import Dealt
 from vmwright.plan.handover import Event, hand_out
 from vmwright.plan.networks import Link
+from vmwright.plan.place import described, differences, place
 from vmwright.plan.seeds import seed_mark
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import Copy, DataDisk, TemplateSpec, VmSpec
@@ -76,6 +77,7 @@ def plan_create(view: View, vm: VmSpec, made: Made, draft: Draft) -> list[Action
         instance=content_hash(view.cloud.name, vm.name, template.version, intent.instance if intent else ""),
         networks=_networks(vm, made), autostart=view.flagged(vm), remove=own.remove, keep=own.keep,
         needs=made.needs(vm, template), devices=handed.given, effects=handed.effects,
+        placement=place(view, vm),
         changes=(*_describe(view, vm, template, own.keep), *handed.changes, *own.notes),
         why=f"a run that was cut off had begun to {_BEGUN[intent.operation]} it" if intent and begun else
         "libvirt has no VM of that name")
@@ -145,17 +147,20 @@ def plan_rebuild(view: View, vm: VmSpec, domain: DomainFacts, made: Made, draft:
     disk = view.volume(vm.pool, vm.name, "root")
     stops = {Effect.STOPS} if domain.state not in (DomainState.SHUTOFF, DomainState.CRASHED) else set[Effect]()
     keep = tuple(sorted(v.path for v, ours in own if ours.role == "disk"))
+    placement = place(view, vm)
     action = RebuildVm(
         host=view.host.name, vm=vm, template=template, type=view.domain_type, seed=seed_mark(view.cloud.name, vm),
         instance=content_hash(owner.instance, "rebuild", template.version), networks=_networks(vm, made),
         autostart=view.flagged(vm), remove=tuple(sorted(v.path for v, ours in own if ours.role != "disk")), keep=keep,
         needs=made.needs(vm, template), effects=frozenset({Effect.TAKES_DATA, *stops}), why="asked for",
+        placement=placement,
         devices=handed.given,
         changes=(Change("root disk", f"{format_size(disk.allocation)} of data" if disk else "what it holds",
                         "thrown away"),
                  Change("template", f"{owner.template}@{owner.template_version}", _next_version(owner, template)),
                  *(Change(f"disk {d.name}", "attached", "kept, with its data") for d in vm.data_disks
-                   if _disk_path(view, vm, d) in keep), *handed.changes))
+                   if _disk_path(view, vm, d) in keep), *handed.changes,
+                 *(Change(*row) for row in differences(domain.persistent.placement, placement))))
     return [action, *_grow_kept(view, vm, action, draft)]
 
 
@@ -227,5 +232,6 @@ def _describe(view: View, vm: VmSpec, template: TemplateSpec, keep: tuple[str, .
         rows.append((f"disk {disk.name}", format_size(disk.size) + kept))
     if cpu_note(vm.cpu, view.domain_type):
         rows.append(("cpu", f"{effective_cpu(vm.cpu, view.domain_type)}, emulated"))
+    rows += described(place(view, vm))
     rows += [] if vm.running else [("state", "off")]
     return tuple(Change(key, "", value) for key, value in rows)

@@ -15,6 +15,7 @@ from vmwright.plan.create import Made, plan_create, plan_rebuild
 from vmwright.plan.devices import Dealt, deal
 from vmwright.plan.handover import settle
 from vmwright.plan.networks import plan_networks
+from vmwright.plan.nodes import check_nodes
 from vmwright.plan.order import order, with_needs
 from vmwright.plan.remove import plan_destroy, plan_tidy, plan_unlisted
 from vmwright.plan.start_order import in_order
@@ -34,6 +35,7 @@ def make_plan(cloud: Cloud, facts: Facts, request: Request | None = None) -> Pla
         plan_old_versions(view, draft)
         plan_boot(view, draft)
         check_memory(view, draft)
+        check_nodes(view, draft)
         check_space(view, draft)
     return _finish(cloud, draft)
 
@@ -49,6 +51,7 @@ def make_rebuild_plan(cloud: Cloud, facts: Facts, names: Collection[str], wipe: 
     draft.actions = list(with_needs(draft.actions, wanted))
     for view in views:
         check_memory(view, draft)
+        check_nodes(view, draft)
         check_space(view, draft)
     return _finish(cloud, draft)
 

@@ -8,6 +8,7 @@ from vmwright.facts.model import DomainFacts, DomainState, Facts
 from vmwright.plan.actions import Action, Change, Effect, Kept, Plan, StartVm, StopVm
 from vmwright.plan.change import is_on
 from vmwright.plan.checks import check_memory
+from vmwright.plan.nodes import check_nodes
 from vmwright.plan.order import order
 from vmwright.plan.start_order import in_order
 from vmwright.plan.view import Draft, Request, View
@@ -28,6 +29,7 @@ def make_start_plan(cloud: Cloud, facts: Facts, names: Collection[str]) -> Plan:
                                      changes=(Change("state", str(domain.state), "running"),)))
     for view in views.values():
         check_memory(view, draft)
+        check_nodes(view, draft)
     return _plan(cloud, draft.actions, draft)
 
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 from vmwright.errors import Problem, Where
 from vmwright.facts.model import (
     BlockFacts,
+    CpuFacts,
     DomainFacts,
     Facts,
     GroupFacts,
@@ -21,6 +22,7 @@ from vmwright.facts.model import (
     IntentFacts,
     Kvm,
     LinkFacts,
+    NodeFacts,
     OwnerFacts,
     PathFacts,
     PoolFacts,
@@ -171,6 +173,43 @@ class View:
         lvm = self.lvm(pool)
         extent = self.groups[lvm.group].extent if lvm and lvm.group in self.groups else 1
         return -(-size // extent) * extent
+
+    @cached_property
+    def cpus(self) -> dict[int, CpuFacts]:
+        """The host's logical CPUs by number."""
+        return {cpu.number: cpu for cpu in self.facts.cpu_list}
+
+    @cached_property
+    def nodes(self) -> dict[int, NodeFacts]:
+        """The host's NUMA nodes by number."""
+        return {node.number: node for node in self.facts.nodes}
+
+    @cached_property
+    def pinned(self) -> dict[int, tuple[str, ...]]:
+        """The VMs that are bound to each CPU: those with a pin in the file by it, all others as libvirt has them."""
+        pairs = [(cpu, vm.name) for vm in self.listed.values() if vm.pin for cpu in vm.pin.cpus]
+        for domain in self.facts.domains:
+            vm = self.listed.get(domain.name)
+            if not (vm and vm.pin) and not self.pinned_by_us(domain) and not self._leaves(domain):
+                pairs += [(cpu, domain.name) for cpu in self._bound(domain)]
+        return _grouped(pairs)
+
+    def pinned_by_us(self, domain: DomainFacts | None) -> bool:
+        """Whether where a VM runs is our doing: then it is as the file says, or will be."""
+        owner = self.owner(domain)
+        return owner is not None and owner.pinned and owner.vm in self.listed
+
+    def _leaves(self, domain: DomainFacts) -> bool:
+        """Whether a VM is ours and goes in this run: where it is now is free afterwards."""
+        intent = self.intents.get(domain.name)
+        goes = self.request.prune or (intent is not None and intent.operation == "destroy")
+        return goes and domain.name not in self.listed and self.owner(domain) is not None
+
+    def _bound(self, domain: DomainFacts) -> list[int]:
+        """The CPUs that a VM is bound to; to all of them is to none."""
+        vcpus = (domain.live or domain.persistent).placement.vcpus
+        cpus = {cpu for pins in vcpus for cpu in pins}
+        return [] if cpus >= {cpu.number for cpu in self.facts.cpu_list if cpu.online} else sorted(cpus)
 
     @cached_property
     def paths(self) -> dict[str, PathFacts]:

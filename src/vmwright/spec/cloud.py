@@ -49,6 +49,10 @@ class MemoryPolicy(StrEnum):
     PREFERRED = "preferred"
 
 
+ANY_PAGES = -1  # huge pages, whatever their size
+SMALLEST_PAGES = 2 << 20  # of x86_64
+
+
 class Sudo(StrEnum):
     """What a user may do as root."""
 
@@ -265,7 +269,8 @@ class PinSpec:
     """On which CPUs of the host a VM runs. As many as it has vCPUs: one each; else all its vCPUs run on any of them.
 
     `emulator`: where the emulator and I/O threads run; empty: on left-over CPUs of the same nodes. `hugepages`: the
-    size of the pages, 0 for none; None: those that the host has to spare when the VM is made.
+    size of the pages, 0 for none, ANY_PAGES for whichever the host has enough of; None: those that the host has to
+    spare when the VM is made, or ordinary ones.
     """
 
     cpus: tuple[int, ...]

@@ -72,12 +72,12 @@ class Findings:
         subject = f"{self.name(path)}: " if path else ""
         self.problems.append(Problem(f"{subject}{what}", todo, self.where(path, key=key)))
 
-    def later(self, path: KeyPath) -> None:
-        """A key that is understood but not applied by this version."""
+    def later(self, path: KeyPath, value: str = "") -> None:
+        """A key, or this value of it, that is understood but not applied by this version."""
         said = self.groups.source(path)
         while isinstance(said[-1], int):  # of a list dealt out to a group: the list
             said = said[:-1]
-        note = NotYet(dotted(said), self.marks[said].key)
+        note = NotYet(dotted(said) + (f": {value}" if value else ""), self.marks[said].key)
         if note not in self.not_yet:
             self.not_yet.append(note)
 

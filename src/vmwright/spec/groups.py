@@ -5,12 +5,12 @@ Done before the model looks at the values, so that the model describes one VM.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from vmwright.errors import Problem
-from vmwright.spec.model import DEALT, DEALT_NIC, CommonIn
+from vmwright.spec.model import DEALT, DEALT_NIC, DEALT_PIN, CommonIn
 from vmwright.spec.yaml import KeyPath, Mark
 
 _SHARED = frozenset(info.alias or name for name, info in CommonIn.model_fields.items())
@@ -122,17 +122,23 @@ def _dealt_lists(
 ) -> tuple[frozenset[KeyPath], set[str]]:
     """The paths of lists to deal out, and the keys that cannot be."""
     paths: list[KeyPath] = [(key,) for key in DEALT if isinstance(raw.get(key), list) and (key != "devices" or count)]
-    nics = raw.get("nics")
-    for position, nic in enumerate(nics if isinstance(nics, list) else ()):
-        if isinstance(nic, dict):
-            paths += [("nics", position, key) for key in DEALT_NIC if isinstance(nic.get(key), list)]
     wrong = set()
-    for path in paths:
+    for path in (*paths, *_inner_lists(raw)):
         items = len(_get(raw, path))
         if items != count:
             result.problems.append(_wrong_length(name, path, items, count, marks))
             wrong.add(str(path[0]))
-    return frozenset(path for path in paths if path[0] not in wrong), wrong
+    return frozenset(path for path in (*paths, *_inner_lists(raw)) if path[0] not in wrong), wrong
+
+
+def _inner_lists(raw: dict[str, Any]) -> Iterator[KeyPath]:
+    """The paths of lists within a mapping that may be dealt out."""
+    pin, nics = raw.get("pin"), raw.get("nics")
+    if isinstance(pin, dict):
+        yield from (("pin", key) for key in DEALT_PIN if isinstance(pin.get(key), list))
+    for position, nic in enumerate(nics if isinstance(nics, list) else ()):
+        if isinstance(nic, dict):
+            yield from (("nics", position, key) for key in DEALT_NIC if isinstance(nic.get(key), list))
 
 
 def _wrong_length(name: str, path: KeyPath, items: int, count: int | None, marks: Mapping[KeyPath, Mark]) -> Problem:
@@ -141,7 +147,7 @@ def _wrong_length(name: str, path: KeyPath, items: int, count: int | None, marks
     if count is None:
         todo = (
             "write one value"
-            + (', a CPU list like "0-3,8"' if key == "pin" else "")
+            + (', a CPU list like "0-3,8"' if path[0] == "pin" else "")
             + ", or make it a group with count:"
         )
         return Problem(f"vms.{name}.{key}: a list, but {name} is one VM", todo, where)
@@ -164,6 +170,8 @@ def _deal(values: dict[str, Any], dealt: frozenset[KeyPath], index: int) -> dict
     for path in dealt:
         if len(path) == 1:
             mine[str(path[0])] = values[str(path[0])][index]
+        elif path[0] == "pin":
+            mine["pin"] = {**mine["pin"], path[1]: values["pin"][path[1]][index]}
     if "nics" in values and isinstance(values["nics"], list):
         mine["nics"] = [
             {key: value[index] if ("nics", position, key) in dealt else value for key, value in nic.items()}

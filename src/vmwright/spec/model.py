@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from vmwright.spec import values as v
-from vmwright.spec.cloud import Copy, Filesystem, Firmware, Sudo
+from vmwright.spec.cloud import Copy, Filesystem, Firmware, MemoryPolicy, Sudo
 
 # A key of a VM that holds one value: a group may give a list instead, one item for each of its VMs.
 # fmt: off
@@ -23,6 +23,7 @@ DEALT = frozenset({
 # fmt: on
 LONGEST_WAIT = 86400  # seconds that others wait for a VM
 DEALT_NIC = frozenset({"network", "address", "mac"})
+DEALT_PIN = frozenset({"cpus", "emulator"})
 
 
 def _listed(value: object) -> object:
@@ -31,6 +32,10 @@ def _listed(value: object) -> object:
 
 def _sized(value: object) -> object:
     return value if isinstance(value, dict) else {"size": value}
+
+
+def _pinned(value: object) -> object:
+    return value if isinstance(value, dict) else {"cpus": v.from_text(v.parse_pin)(value)}
 
 
 def _ordered(value: object) -> object:
@@ -302,6 +307,30 @@ class AutostartIn(Base):
     )
 
 
+class PinIn(Base):
+    """Where a VM runs on its host. In a group, `cpus` and `emulator` may be lists, one item for each VM."""
+
+    cpus: v.Pin = Field(
+        description='CPUs of the host, as a CPU list like 24-27 or "0-3,8". As many as the VM has vCPUs: one each; '
+        "else each vCPU runs on any of them. auto (near its devices) is not applied yet."
+    )
+    emulator: v.CpuList | None = Field(
+        default=None,
+        description="CPUs for the emulator's own threads and the I/O threads. Default: CPUs of the same NUMA nodes "
+        "that no VM is pinned to, if there are any, else the VM's own.",
+    )
+    memory: MemoryPolicy = Field(
+        default=MemoryPolicy.STRICT,
+        description="strict: all memory on the NUMA nodes of the CPUs, and what does not fit there is refused; "
+        "preferred: there first, and elsewhere when they are full. Default: strict.",
+    )
+    hugepages: v.HugePages | None = Field(
+        default=None,
+        description="Whether the memory is made of huge pages: true, false, 2M or 1G. Default: when the VM is made and "
+        "the nodes have enough free ones.",
+    )
+
+
 DeviceUse = Annotated[
     str | dict[str, Literal["keep", "wipe"]],
     BeforeValidator(_device, json_schema_input_type=str | dict[str, Literal["keep", "wipe"]]),
@@ -313,6 +342,7 @@ Devices = Annotated[
     list[DeviceUse],
     BeforeValidator(_listed, json_schema_input_type=DeviceUse | list[DeviceUse]),
 ]
+Pin = Annotated[PinIn | None, BeforeValidator(_pinned, json_schema_input_type=str | int | PinIn)]
 CpuModel = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
@@ -433,10 +463,10 @@ class VmIn(CommonIn):
         description="Several NICs, each {network, address, mac}, instead of network, address and mac. The first "
         "carries the default route.",
     )
-    pin: v.Pin | None = Field(
+    pin: Pin = Field(
         default=None,
-        description='CPUs of the host the VM runs on, as a CPU list like 24-27 or "0-3,8"; auto: near its devices. '
-        "Not applied yet.",
+        description='CPUs of the host the VM runs on, as a CPU list like 24-27 or "0-3,8"; or {cpus, emulator, memory, '
+        "hugepages}. Its memory is on the NUMA nodes of these CPUs. Default: anywhere on its host.",
     )
     devices: Devices | None = Field(
         default=None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vmwright.spec.model import DEALT, DEALT_NIC, Spec
+from vmwright.spec.model import DEALT, DEALT_NIC, DEALT_PIN, Spec
 from vmwright.spec.values import IDENTIFIER, LABEL, USER
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -17,7 +17,7 @@ def generate() -> dict[str, Any]:
     """The schema (JSON Schema 2020-12) of one whole file. A file that is included may lack `cloud`."""
     schema: dict[str, Any] = _without_null(Spec.model_json_schema(by_alias=True, mode="validation"))
     definitions = schema["$defs"]
-    for model, keys in (("VmIn", DEALT), ("NicIn", DEALT_NIC)):
+    for model, keys in (("VmIn", DEALT), ("NicIn", DEALT_NIC), ("PinIn", DEALT_PIN)):
         properties = definitions[model]["properties"]
         for key in sorted(keys & properties.keys()):
             properties[key] = _dealt(properties[key])

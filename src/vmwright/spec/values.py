@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from ipaddress import AddressValueError, IPv4Address, IPv4Interface, IPv4Network, NetmaskValueError, ip_address
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, Strict
 
 from vmwright import units
+from vmwright.spec.cloud import ANY_PAGES
 
 T = TypeVar("T")
 
@@ -28,6 +29,7 @@ _TIMEZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}")
 _LOCALE = re.compile(r"([a-z]{2,3}(_[A-Z]{2})?|C|POSIX)(\.[A-Za-z0-9-]+)?(@[a-z]+)?")
 _MODE = re.compile(r"(?:0o?)?([0-7]{3,4})")
 _INTERFACE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
+_PAGES = {"2M": 2 * units.MIB, "1G": units.GIB}  # the sizes of huge pages that x86_64 has
 
 
 def kind(value: object) -> str:
@@ -178,6 +180,15 @@ def parse_pin(text: str) -> str:
     return text
 
 
+def pages(value: object) -> int:
+    """Whether a VM's memory is made of huge pages, or of which: bytes of one, 0 for none, ANY_PAGES for any."""
+    if isinstance(value, bool):
+        return ANY_PAGES if value else 0
+    if value in _PAGES:
+        return _PAGES[str(value)]
+    raise ValueError(f"true, false, {' or '.join(_PAGES)} is needed, not {kind(value)}")
+
+
 def parse_mode(text: str) -> str:
     """File permissions in octal, four digits: "0644"."""
     match = _MODE.fullmatch(text)
@@ -244,6 +255,10 @@ Mac = Annotated[
 ]
 Pci = Annotated[str, BeforeValidator(from_text(units.parse_pci), json_schema_input_type=str)]
 Pin = Annotated[str, BeforeValidator(from_text(parse_pin), json_schema_input_type=str | int)]
+CpuList = Annotated[
+    tuple[int, ...], BeforeValidator(from_text(units.parse_cpuset), json_schema_input_type=str | int)
+]
+HugePages = Annotated[int, BeforeValidator(pages, json_schema_input_type=bool | Literal["2M", "1G"])]
 Mode = Annotated[str, BeforeValidator(from_text(parse_mode), json_schema_input_type=str | int)]
 AbsolutePath = Annotated[str, BeforeValidator(from_text(parse_absolute), json_schema_input_type=_schema("^/"))]
 Sha256 = Annotated[str, BeforeValidator(from_text(parse_sha256), json_schema_input_type=_schema("^[0-9a-fA-F]{64}$"))]

@@ -27,6 +27,7 @@ from vmwright.spec.groups import Member
 from vmwright.spec.hosts import HostView, valid_label
 from vmwright.spec.model import LONGEST_WAIT, DiskIn, VmIn, WriteFileIn
 from vmwright.spec.nics import Registry, resolve_nics
+from vmwright.spec.pins import resolve_pin
 from vmwright.spec.templates import Template
 from vmwright.spec.users import base_of
 from vmwright.spec.yaml import KeyPath
@@ -77,6 +78,7 @@ def resolve_vm(name: str, vm: VmIn, member: Member, around: Surroundings, findin
         cpu=vm.cpu or "host-passthrough",
         copy=vm.copy_ or Copy.OVERLAY,
         data_disks=_data_disks(path, vm.disks or {}, pool, host, findings),
+        pin=resolve_pin(path, vm, member, findings),
         autostart=vm.autostart is not None,
         start_order=_start_order(path, vm, findings),
         devices=devices,

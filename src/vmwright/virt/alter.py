@@ -10,8 +10,8 @@ import xml.etree.ElementTree as ET
 from string import ascii_lowercase
 
 from vmwright.errors import VmwrightError
-from vmwright.facts.model import OwnerFacts
-from vmwright.virt import design
+from vmwright.facts.model import OwnerFacts, Placement
+from vmwright.virt import design, placing
 from vmwright.virt.design import DiskChoice, NicChoice
 from vmwright.virt.xml import domain as domain_parts
 from vmwright.virt.xml import metadata, read
@@ -41,6 +41,23 @@ def set_vcpus(xml: str, vcpus: int, host_cpus: int) -> str:
         vcpu.set("current", str(vcpus))
     drop(root, "vcpus")
     return render(root)
+
+
+def set_placement(xml: str, placement: Placement, host_cpus: int) -> str:
+    """Where it runs from its next start on: everything that says so is as the placement has it, or gone.
+
+    The number of vCPUs and the memory are to be set before: a placement is made for both.
+    """
+    root = parse(xml)
+    vcpu = ensure(root, "vcpu")
+    ceiling = design.vcpu_ceiling(int(vcpu.get("current", vcpu.text or 1)), host_cpus)
+    placing.lay(root, placement, ceiling)
+    return render(root)
+
+
+def iothreads(xml: str) -> list[int]:
+    """The numbers of a domain's I/O threads."""
+    return placing.iothreads(parse(xml))
 
 
 def _fit_topology(topology: ET.Element | None, vcpus: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -382,6 +382,16 @@ class Connection:
         """Plug virtual CPUs into a running VM, up to its maximum."""
         self._call(f"give VM {name} {count} CPUs", self._domain(name).setVcpusFlags, count, _LIVE)
 
+    def pin_live(self, name: str, vcpus: Sequence[Collection[int]], emulator: Collection[int],
+                 iothreads: Mapping[int, Collection[int]]) -> None:
+        """Move a running VM's threads to these CPUs of the host: of each vCPU, the emulator's, and I/O threads'."""
+        domain = self._domain(name)
+        for number, cpus in enumerate(vcpus):
+            self._call(f"pin vCPU {number} of VM {name}", domain.pinVcpuFlags, number, _cpu_map(cpus), _LIVE)
+        self._call(f"pin the emulator of VM {name}", domain.pinEmulator, _cpu_map(emulator), _LIVE)
+        for number, cpus in iothreads.items():
+            self._call(f"pin I/O thread {number} of VM {name}", domain.pinIOThread, number, _cpu_map(cpus), _LIVE)
+
     def set_memory_live(self, name: str, size: int) -> None:
         """Set a running VM's balloon; `size` in bytes."""
         self._call(f"set VM {name}'s memory", self._domain(name).setMemoryFlags, size >> 10, _LIVE)
@@ -418,6 +428,11 @@ class Connection:
                            why=str(error), todo=f"see its console: vmwright console {name}") from error
 
         return command
+
+
+def _cpu_map(cpus: Collection[int]) -> tuple[bool, ...]:
+    """As libvirt wants it: of each CPU whether it is meant; those beyond the last are not."""
+    return tuple(number in cpus for number in range(max(cpus, default=-1) + 1))
 
 
 def _reach_todo(said: str) -> str:

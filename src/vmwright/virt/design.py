@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from itertools import pairwise
 
-from vmwright.facts.model import OwnerFacts
+from vmwright.facts.model import ANYWHERE, OwnerFacts, Placement
 from vmwright.names import is_block
 from vmwright.spec.cloud import Firmware, VmSpec
+from vmwright.virt import placing
 from vmwright.virt.xml import devices, metadata, network, storage
 from vmwright.virt.xml import disk as disk_xml
 from vmwright.virt.xml import domain as domain_parts
@@ -75,6 +76,7 @@ def domain_xml(
     hostdevs: Sequence[str] = (),
     uuid: str | None = None,
     os_id: str | None = None,
+    placement: Placement = ANYWHERE,
 ) -> str:
     """The domain of a VM. The first disk is its root. `type` is kvm or qemu, `os_id` a libosinfo id.
 
@@ -99,6 +101,8 @@ def domain_xml(
         domain_parts.power_management(suspend_to_memory=False, suspend_to_disk=False),
         devices.devices(*_devices(vm.name, disks, seed_path, nics, hostdevs)),
     )
+    if placement != ANYWHERE:
+        placing.lay(root, placement, ceiling)
     return render(root)
 
 

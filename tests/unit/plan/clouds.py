@@ -8,6 +8,9 @@ from hypothesis import strategies as st
 from tests.unit.plan.build import public_key
 
 NAMES = ("alpha", "beta", "gamma")
+# On a host of two nodes with two cores of two threads each: vCPUs with CPUs of their own, or sharing some.
+PINS = ("", "", "0-3", "2-4", "{cpus: 0-5, memory: preferred}", "{cpus: 6, emulator: 7}",
+        "{cpus: 1-6, hugepages: true}", "{cpus: 0-2, hugepages: false}")
 POOLS = {"alpha": "images", "beta": "big", "gamma": "images"}
 _TEMPLATE = "{build: debian, disk: 4G, packages: [%s]}"
 
@@ -29,6 +32,8 @@ def vms(draw: st.DrawFn, name: str, later: bool) -> str:
         "running": str(draw(st.booleans())).lower(),
         "autostart": draw(st.sampled_from(("false", "true", "{order: 1}", "{order: 2, healthy: agent}"))),
     }
+    if pin := draw(st.sampled_from(PINS)):
+        rows["pin"] = pin
     if disks:
         mount = draw(st.booleans())
         each = (f"{disk}: {{size: {size}{f', mount: /srv/{disk}' if mount else ''}}}" for disk, size in disks.items())

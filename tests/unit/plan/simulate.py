@@ -14,7 +14,7 @@ import json
 import posixpath
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -30,7 +30,18 @@ from vmwright.apply.handlers import HANDLERS
 from vmwright.boot.files import LINK_PATH, SCRIPT_PATH, UNIT_PATH
 from vmwright.errors import ApplyError, HostError
 from vmwright.facts import domains, probes
-from vmwright.facts.model import BootFacts, Facts, HostFacts, Kvm, LinkFacts, PathFacts, VolumeFacts
+from vmwright.facts.model import (
+    BootFacts,
+    ConfigFacts,
+    CpuFacts,
+    Facts,
+    HostFacts,
+    Kvm,
+    LinkFacts,
+    NodeFacts,
+    PathFacts,
+    VolumeFacts,
+)
 from vmwright.guest import grow
 from vmwright.guest.grow import Grown
 from vmwright.guest.ready import Ready
@@ -88,6 +99,8 @@ class Machine:
     free: int = 500 * GIB
     kvm: Kvm = Kvm.WORKS
     tools: tuple[str, ...] = ALL_TOOLS
+    cpu_list: tuple[CpuFacts, ...] = ()
+    nodes: tuple[NodeFacts, ...] = ()
     links: tuple[LinkFacts, ...] = (LinkFacts("lo", "loopback", ("127.0.0.1/8",), True),
                                     LinkFacts("br0", "bridge", ("10.9.0.1/24",), True))
     pools: dict[str, Listed] = field(default_factory=dict)
@@ -141,12 +154,13 @@ class Machine:
                  if posixpath.dirname(path) == f"{inside}/intents"]
         work = {path.removeprefix(f"{inside}/work/").split("/")[0] for path in self.files
                 if path.startswith(f"{inside}/work/")}
-        taken = sum(domains.parse_domain(d.live, None, "running", False).persistent.memory
-                    for d in self.domains.values() if d.live)
+        running = [_parsed(d.live) for d in self.domains.values() if d.live]
+        taken = sum(config.memory for config in running if not config.placement.hugepages)
         return HostFacts(
             name=self.name, hostname="host", os="Debian GNU/Linux 12 (bookworm)", kernel="6.1.0", cpus=self.cpus,
             memory=self.memory, memory_available=self.memory - taken, kvm=self.kvm, kvm_reason="", emulator="7.2.0",
-            libvirt="9.0.0", uefi=True, tools=self.tools, links=self.links,
+            libvirt="9.0.0", uefi=True, tools=self.tools, links=self.links, cpu_list=self.cpu_list,
+            nodes=tuple(_used(node, running) for node in self.nodes),
             pools=tuple(replace(domains.parse_pool(p.xml, active=p.active, autostart=p.autostart), capacity=self.free,
                                 available=self.free) for p in self.pools.values()),
             volumes=tuple(self._volumes(wanted)),
@@ -308,6 +322,18 @@ class Virt:
     def set_vcpus_live(self, name: str, count: int) -> None:
         self._alter(name, lambda xml: alter.set_vcpus(xml, count, self._machine.cpus))
 
+    def pin_live(self, name: str, vcpus: Sequence[Sequence[int]], emulator: Sequence[int],
+                 iothreads: Mapping[int, Sequence[int]]) -> None:
+        """Pins and nothing else: a running VM keeps its memory where it is."""
+        def pinned(xml: str) -> str:
+            old = _parsed(xml).placement
+            threads = tuple(next(iter(iothreads.values()), ()))
+            return alter.set_placement(xml, replace(old, vcpus=tuple(map(tuple, vcpus)), emulator=tuple(emulator),
+                                                    iothreads=threads), self._machine.cpus)
+
+        assert len(vcpus) == _parsed(cast(str, self._domain(name).live)).vcpus_max
+        self._alter(name, pinned)
+
     def set_memory_live(self, name: str, size: int) -> None:
         """The balloon: what the guest has changes, what it has at most does not."""
         def balloon(xml: str) -> str:
@@ -340,6 +366,25 @@ class Virt:
         live = domains.parse_domain(cast(str, self._domain(name).live), None, "running", False).persistent
         online = [{"logical-id": number, "online": True} for number in range(live.vcpus)]
         return lambda text, timeout: json.dumps({"return": 0 if "set" in text else online})
+
+
+def _parsed(xml: str) -> ConfigFacts:
+    return domains.parse_domain(xml, None, "shut off", False).persistent
+
+
+def _used(node: NodeFacts, running: list[ConfigFacts]) -> NodeFacts:
+    """A node with what running VMs have taken of it, as far as they are bound to it and to no other."""
+    pages = {page.size: page.free for page in node.hugepages}
+    free = node.free
+    for config in running:
+        place = config.placement
+        for nodes, size in [(c.nodes, c.memory) for c in place.cells] or [(place.nodes, config.memory)]:
+            if nodes == (node.number,) and place.hugepages:
+                pages[place.hugepages] -= size // place.hugepages
+            elif nodes == (node.number,):
+                free -= size
+    return replace(node, free=max(0, free), hugepages=tuple(replace(page, free=pages[page.size])
+                                                            for page in node.hugepages))
 
 
 def _with_device(xml: str, device: str, *, add: bool) -> str:

@@ -11,6 +11,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 from tests.unit.plan.build import told
 from tests.unit.plan.clouds import NAMES, files
+from tests.unit.plan.places import small
 from tests.unit.plan.simulate import Defined, Image, Killed, Listed, Machine, all_facts, carry_out, clone, use
 
 from vmwright.boot.files import LINK_PATH, SCRIPT_PATH, UNIT_PATH, parse_list
@@ -22,6 +23,7 @@ from vmwright.plan.order import order
 from vmwright.plan.view import Request
 from vmwright.spec.cloud import Cloud
 from vmwright.spec.load import load_with
+from vmwright.units import GIB
 
 STRANGE = """\
 <domain type="kvm"><name>{name}</name><uuid>6f0a6a24-7a5b-4b6c-9d2a-1f5b0c7d8e9f</uuid><memory>1048576</memory>
@@ -57,7 +59,7 @@ def of_strangers(machine: Machine) -> tuple[object, ...]:
 
 def settled(text: str, off: frozenset[str] = frozenset()) -> Machine:
     """A machine with strangers on which that file has been applied some time ago; some VMs have been stopped since."""
-    machine, cloud = strangers(Machine()), read(text)
+    machine, cloud = strangers(small(2, 2, nodes=2, memory=32 * GIB, pages=4096, large=4)), read(text)
     assert not carry_out(make_plan(cloud, all_facts(cloud, machine)), cloud, machine)
     use(machine)
     for name in off & machine.domains.keys():

@@ -40,7 +40,7 @@ def test_the_example_is_right() -> None:
 def test_the_example_names_what_is_not_applied_yet() -> None:
     notes = [(note.key, note.where.line if note.where else 0) for note in load(EXAMPLE).not_yet]
     assert notes == [
-        ("hosts.zcloud.bridges", 12), ("vms.z-b-data.pin", 50),
+        ("hosts.zcloud.bridges", 12),
     ]  # fmt: skip
 
 

@@ -159,6 +159,6 @@ def test_not_yet(desk: Desk) -> None:
           b: {template: base, pool: vg, autostart: true}
         """)
     assert [(note.key, str(note.where).rpartition("/")[2]) for note in cloud.not_yet] == [
-        ("hosts.h.hugepages", "cloud.yaml:2:27"), ("vms.a.pin", "cloud.yaml:5:32"),
+        ("hosts.h.hugepages", "cloud.yaml:2:27"), ("vms.a.pin: auto", "cloud.yaml:5:32"),
     ]  # fmt: skip
     assert [(pool.name, pool.path) for pool in cloud.pools] == [("vg", "/dev/vg0"), ("d", "/d")]

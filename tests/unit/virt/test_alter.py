@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from vmwright.errors import VmwrightError
 from vmwright.facts.domains import parse_domain
-from vmwright.facts.model import ConfigFacts, DiskFacts, NicFacts, OwnerFacts
+from vmwright.facts.model import ANYWHERE, Cell, ConfigFacts, DiskFacts, NicFacts, OwnerFacts, Placement
 from vmwright.virt import alter
 from vmwright.virt.design import DiskChoice, NicChoice, effective_cpu
 from vmwright.virt.xml import tree
@@ -22,6 +22,7 @@ GOLDEN = Path(__file__).parents[2] / "golden"
 OURS, OTHERS = (GOLDEN / "vm-uefi-kvm.xml").read_text(), (GOLDEN / "others.xml").read_text()
 NIC = NicChoice("52:aa:00:00:00:01", "network", "new")
 RAISED = -1
+FOLLOWS = Placement(memory="what follows from the number of vCPUs and the memory")
 DISK = DiskChoice("/new.qcow2", "qcow2", "new", "vdb")
 
 
@@ -88,7 +89,8 @@ def _vcpus(count: int, host: int) -> Edit:
         tree.drop(tree.ensure(root, "cpu"), "topology")
 
     def expect(old: ConfigFacts) -> ConfigFacts:
-        return replace(old, vcpus=count, vcpus_max=old.vcpus_max if count <= old.vcpus_max else RAISED)
+        return replace(old, vcpus=count, vcpus_max=old.vcpus_max if count <= old.vcpus_max else RAISED,
+                       placement=FOLLOWS)
 
     return Edit(lambda xml: alter.set_vcpus(xml, count, host), expect, forget)
 
@@ -101,7 +103,7 @@ def _memory(mib: int) -> Edit:
             cell.attrib.pop("unit")
 
     return Edit(lambda xml: alter.set_memory(xml, mib << 20),
-                lambda old: replace(old, memory=mib << 20, memory_max=mib << 20), forget)
+                lambda old: replace(old, memory=mib << 20, memory_max=mib << 20, placement=FOLLOWS), forget)
 
 
 def _type(type: str) -> Edit:
@@ -133,6 +135,26 @@ def _owner(owner: OwnerFacts) -> Edit:
     return Edit(lambda xml: alter.set_owner(xml, owner), lambda old: replace(old, owner=owner), forget)
 
 
+def _placement(placement: Placement) -> Edit:
+    def forget(root: ET.Element) -> None:
+        tree.drop(root, "vcpu", "vcpus", "numatune")
+        tree.drop(tree.ensure(root, "cputune"), "vcpupin", "emulatorpin")
+        tree.drop(tree.ensure(root, "memoryBacking"), "hugepages", "source")
+        tree.drop(tree.ensure(root, "cpu"), "topology", "numa")
+        for idle in ("cputune", "memoryBacking"):
+            if not len(tree.ensure(root, idle)):
+                tree.drop(root, idle)
+
+    def expect(old: ConfigFacts) -> ConfigFacts:
+        """Neither domain has I/O threads to be pinned."""
+        wanted = replace(placement, iothreads=())
+        if not placement.vcpus:
+            return replace(old, vcpus_max=RAISED, placement=wanted)
+        return replace(old, vcpus=len(placement.vcpus), vcpus_max=len(placement.vcpus), placement=wanted)
+
+    return Edit(lambda xml: alter.set_placement(xml, placement, 48), expect, forget)
+
+
 def _forget_nic(root: ET.Element) -> None:
     alter._remove(root, alter._nic(root, NIC.mac))
 
@@ -154,6 +176,22 @@ def _add_disk() -> Edit:
     return Edit(lambda xml: alter.add_disk(xml, DISK), expect, forget)
 
 
+@st.composite
+def placements(draw: st.DrawFn) -> Placement:
+    """Any that a plan may have, on a host of two nodes with 24 CPUs each."""
+    cpus = st.sets(st.integers(0, 47), min_size=1, max_size=5).map(lambda found: tuple(sorted(found)))
+    threads = draw(st.sampled_from((1, 2)))
+    vcpus = threads * draw(st.integers(1, 6))
+    cells: tuple[Cell, ...] = ()
+    nodes, memory = draw(st.sampled_from((((), ""), ((1,), "strict"), ((0, 1), "strict"), ((0,), "preferred"))))
+    if vcpus > 1 and draw(st.booleans()):
+        half, memory = vcpus // 2, memory or "preferred"
+        cells = (Cell(tuple(range(half)), 1 << 30, (0,)), Cell(tuple(range(half, vcpus)), 2 << 30, (1,)))
+        threads = threads if half % threads == 0 else 1
+    return Placement(tuple(draw(cpus) for _ in range(vcpus)), draw(cpus), draw(cpus), nodes, memory, cells, threads,
+                     draw(st.sampled_from((0, 2 << 20, 1 << 30))))
+
+
 CPUS = ("host-passthrough", "host-model", "maximum", "EPYC")
 OWNERS = st.builds(OwnerFacts, *[st.text("abc1-.<&\"", min_size=1, max_size=9)] * 6, protect=st.booleans())
 EDITS = st.one_of(
@@ -162,6 +200,7 @@ EDITS = st.one_of(
     st.builds(_type, st.sampled_from(["kvm", "qemu"])),
     st.builds(_cpu, st.sampled_from(CPUS), st.sampled_from(["kvm", "qemu"])),
     st.builds(_owner, OWNERS),
+    st.builds(_placement, placements() | st.just(ANYWHERE)),
     st.builds(_add_nic),
     st.builds(_add_disk),
 )
@@ -175,6 +214,8 @@ def test_an_edit_changes_what_it_is_asked_to_and_nothing_else(before: str, edit:
     if expected.vcpus_max == RAISED:  # raised: by how much is the design's choice
         assert facts.vcpus_max >= facts.vcpus
         expected = replace(expected, vcpus_max=facts.vcpus_max)
+    if expected.placement == FOLLOWS:  # the rest of the XML is compared below, to the letter
+        expected = replace(expected, placement=facts.placement)
     assert facts == expected
     edit.forget(old)
     edit.forget(new)
@@ -310,6 +351,36 @@ def test_a_volume_has_an_io_thread_where_the_vm_has_one() -> None:
         assert driver is not None
         assert (disk.get("type"), driver.get("io"), driver.get("cache"), driver.get("iothread")) == (
             "block", "native", "none", thread)
+
+
+def test_every_io_thread_is_pinned_and_what_others_tuned_stays() -> None:
+    """I/O threads are numbered as they are listed; those that are not listed have the lowest free numbers."""
+    threads = '<iothreads>3</iothreads><iothreadids><iothread id="2"/></iothreadids>'
+    xml = OURS.replace("<os ", f"{threads}<cputune><shares>9</shares></cputune><os ", 1)
+    after = alter.set_placement(xml, Placement(((4,), (5,)), (6,), (6, 7), (0,), "strict"), 48)
+    assert config(after).placement == Placement(((4,), (5,)), (6,), (6, 7), (0,), "strict")
+    tune = tree.parse(after).find("cputune")
+    assert tune is not None
+    assert [(pin.get("iothread"), pin.get("cpuset")) for pin in tune.iterfind("iothreadpin")] == [
+        (str(number), "6-7") for number in (1, 2, 3)]
+    assert tune.findtext("shares") == "9"
+    assert same(alter.set_placement(after, ANYWHERE, 48), xml)
+
+
+@pytest.mark.parametrize(("before", "after"), [
+    ("", "<source type='memfd'/>"),
+    ("<locked/>", "<source type='memfd'/><locked/>"),
+    ("<source type='file'/>", "<source type='file'/>"),
+    ("<source type='memfd'/><access mode='shared'/>", "<source type='memfd'/><access mode='shared'/>"),
+])
+def test_huge_pages_come_without_a_mount_unless_others_said_from_where(before: str, after: str) -> None:
+    xml = OURS.replace("<vcpu", f"<memoryBacking>{before}</memoryBacking><vcpu" if before else "<vcpu", 1)
+    paged = alter.set_placement(xml, Placement(((1,), (2,)), (3,), hugepages=1 << 30), 48)
+    backing = tree.parse(paged).find("memoryBacking")
+    pages = "<hugepages><page size='1048576' unit='KiB'/></hugepages>"
+    assert backing is not None
+    assert canonical(backing) == canonical(tree.parse(f"<memoryBacking>{pages}{after}</memoryBacking>"))
+    assert same(alter.set_placement(paged, ANYWHERE, 48), xml)
 
 
 def test_a_nic_or_disk_cannot_be_there_twice() -> None:

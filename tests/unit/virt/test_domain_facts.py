@@ -9,12 +9,15 @@ import pytest
 
 from vmwright.facts.domains import has_uefi, parse_domain, parse_network, parse_pool, parse_volume
 from vmwright.facts.model import (
+    ANYWHERE,
+    Cell,
     ConfigFacts,
     DiskFacts,
     DomainState,
     NetworkFacts,
     NicFacts,
     OwnerFacts,
+    Placement,
     PoolFacts,
     VolumeFacts,
 )
@@ -66,6 +69,8 @@ def test_a_domain_of_others_is_read_as_far_as_there_are_words_for_it() -> None:
               NicFacts("52:54:00:1a:2b:3e", "user", "")),
         firmware="uefi", type="kvm", cpu="host-passthrough", owner=None,
         nvram="/var/lib/libvirt/qemu/nvram/nas_VARS.fd", hostdevs=("0000:82:00.0",),
+        placement=Placement(((24,), (25,), tuple(range(8)), tuple(range(8))), hugepages=2 * MIB, cells=(
+            Cell((0, 1), 2 * GIB), Cell((2, 3), 6 * GIB))),
     )
 
 
@@ -107,6 +112,34 @@ def test_a_running_host_model_is_still_host_model() -> None:
 ])
 def test_a_cpu_is_called_by_its_mode_or_name(cpu: str, expected: str) -> None:
     assert parse_domain(f"<domain>{cpu}</domain>", None, "shut off", False).persistent.cpu == expected
+
+
+def placement(xml: str) -> Placement:
+    return parse_domain(f"<domain><vcpu>2</vcpu>{xml}</domain>", None, "shut off", False).persistent.placement
+
+
+@pytest.mark.parametrize("xml", [
+    "", "<cputune><shares>512</shares></cputune>", "<cpu><topology sockets='1' dies='1' cores='1' threads='2'/></cpu>",
+    "<numatune/>", "<memoryBacking><locked/></memoryBacking>", "<iothreads>2</iothreads>"])
+def test_what_binds_nothing_is_no_placement(xml: str) -> None:
+    assert placement(xml) == ANYWHERE
+
+
+@pytest.mark.parametrize(("xml", "expected"), [
+    ("<cputune><vcpupin vcpu='1' cpuset='3,1-2,^1'/></cputune>", Placement(((), (2, 3)))),
+    ("<cputune><emulatorpin cpuset='3'/><iothreadpin iothread='1' cpuset='2'/><iothreadpin iothread='2' cpuset='0'/>"
+     "</cputune>", Placement(emulator=(3,), iothreads=(0, 2))),
+    ("<numatune><memory mode='strict' nodeset='0-1'/></numatune>", Placement(nodes=(0, 1), memory="strict")),
+    ("<numatune><memory nodeset='1'/></numatune>", Placement(nodes=(1,), memory="strict")),
+    ("<numatune><memory mode='preferred' placement='auto'/></numatune>", Placement(memory="preferred")),
+    ("<numatune><memory mode='strict' nodeset='0'/><memnode cellid='1' mode='preferred' nodeset='1'/></numatune>"
+     "<cpu><topology threads='2'/><numa><cell id='1' cpus='1' memory='2' unit='MiB'/>"
+     "<cell id='0' cpus='0' memory='1024'/></numa></cpu>",
+     Placement((), (), (), (0,), "strict, preferred", (Cell((0,), MIB), Cell((1,), 2 * MIB, (1,))), threads=2)),
+    ("<memoryBacking><hugepages><page size='1' unit='G'/></hugepages></memoryBacking>", Placement(hugepages=GIB)),
+])
+def test_what_binds_a_domain_to_a_part_of_its_host(xml: str, expected: Placement) -> None:
+    assert placement(xml) == expected
 
 
 @pytest.mark.parametrize(("os", "expected"), [

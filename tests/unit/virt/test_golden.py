@@ -21,7 +21,7 @@ import libvirt
 import pytest
 from lxml import etree
 
-from vmwright.facts.model import OwnerFacts
+from vmwright.facts.model import ANYWHERE, Cell, OwnerFacts, Placement
 from vmwright.spec.cloud import Firmware, GuestSpec, VmSpec
 from vmwright.virt import alter, design, xml
 
@@ -34,6 +34,9 @@ VOLUME = design.DiskChoice("/dev/vg-libvirt/zcloud.z-dev.root", "raw", "root", b
 NVME = "0000:05:00.0"
 LAN = design.NicChoice("52:1c:7b:1f:0f:11", "bridge", "br0")
 NAT = design.NicChoice("52:1c:7b:1f:0f:12", "network", "zcloud-nat")
+PLACED = Placement(((24,), (25,), (26,), (27,)), (4, 5), (4, 5), (0,), "strict", threads=2, hugepages=2 << 20)
+SPREAD = Placement(((4,), (5,), (16,), (17,)), (6, 18), (), (), "preferred", (
+    Cell((0, 1), 2 << 30, (0,)), Cell((2, 3), 2 << 30, (1,))))
 
 
 def _vm(**changes: object) -> VmSpec:
@@ -81,6 +84,8 @@ CASES: dict[str, tuple[str, Callable[[], str]]] = {
     "device-hostdev.xml": ("hostdev", lambda: design.hostdev_xml(NVME)),
     "others-hostdev.xml": ("domain", lambda: alter.remove_hostdev(
         alter.add_hostdev(alter.add_hostdev(_others(), NVME), NVME), "0000:82:00.0")),
+    "vm-placed.xml": ("domain", lambda: _domain(_vm(vcpus=4), [VOLUME], [], placement=PLACED)),
+    "vm-spread.xml": ("domain", lambda: _domain(_vm(vcpus=4), [ROOT], [], placement=SPREAD)),
     "device-disk-block.xml": ("disk", lambda: design.disk_device_xml(VOLUME)),
     "device-disk.xml": ("disk", lambda: design.disk_device_xml(DATA)),
     "device-nic-network.xml": ("interface", lambda: design.nic_device_xml(NAT)),
@@ -103,6 +108,8 @@ CASES: dict[str, tuple[str, Callable[[], str]]] = {
     "others-devices.xml": ("domain", lambda: alter.move_nic(
         alter.remove_disk(alter.add_disk(alter.add_nic(_others(), NAT), DATA), "scratch"),
         "52:54:00:1a:2b:3d", "network", "lan")),
+    "others-placed.xml": ("domain", lambda: alter.set_placement(_others(), SPREAD, 48)),
+    "others-anywhere.xml": ("domain", lambda: alter.set_placement(_others(), ANYWHERE, 48)),
     "vm-to-qemu.xml": ("domain", lambda: alter.set_type(_full(), "qemu")),
 }
 _DOCUMENTS = ("domain", "storagepool", "storagevol", "network")

@@ -72,9 +72,9 @@ def cpu_model(model: str, check: str, *children: ET.Element) -> ET.Element:
     return el("cpu", el("model", text=model, fallback="forbid"), *children, mode="custom", match="exact", check=check)
 
 
-def topology(cores: int) -> ET.Element:
-    """One socket of that many cores."""
-    return el("topology", sockets=1, dies=1, cores=cores, threads=1)
+def topology(cores: int, *, sockets: int = 1, threads: int = 1) -> ET.Element:
+    """Sockets of that many cores, each with that many hyper-threads. The product must be the number of vCPUs."""
+    return el("topology", sockets=sockets, dies=1, cores=cores, threads=threads)
 
 
 def clock(*timers: ET.Element) -> ET.Element:

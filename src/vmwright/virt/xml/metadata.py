@@ -32,6 +32,7 @@ def owner(facts: OwnerFacts) -> ET.Element:
         "protect": "yes" if facts.protect else "no",
         **({} if facts.nics is None else {"nics": " ".join(facts.nics)}),
         **({"devices": " ".join(facts.devices)} if facts.devices else {}),
+        **({"pinned": "yes"} if facts.pinned else {}),
     }
     return el(f"{METADATA_PREFIX}:{_ELEMENT}", **attributes)
 
@@ -44,7 +45,7 @@ def read_owner(attributes: Mapping[str, str]) -> OwnerFacts | None:
     template, version, instance, seed = (attributes.get(key, "") for key in ("template", "version", "instance", "seed"))
     nics = tuple(attributes["nics"].split()) if "nics" in attributes else None
     return OwnerFacts(cloud, vm, template, version, instance, seed, attributes.get("protect") == "yes", nics,
-                      tuple(attributes.get("devices", "").split()))
+                      tuple(attributes.get("devices", "").split()), attributes.get("pinned") == "yes")
 
 
 def is_owner(element: ET.Element, *around: ET.Element) -> bool:

@@ -1,0 +1,118 @@
+"""Huge pages: which VMs get them, and of which size. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from vmwright.facts.model import ConfigFacts
+from vmwright.plan.topology import nodes_of, shares
+from vmwright.plan.view import View
+from vmwright.spec.cloud import ANY_PAGES, SMALLEST_PAGES, VmSpec
+
+Needs = dict[tuple[int, ...], int]  # nodes -> pages that must be on them, on whichever
+
+
+def page_size(view: View, vm: VmSpec) -> int:
+    """The size of the pages that a pinned VM's memory is made of, in bytes; 0 for ordinary ones.
+
+    Where the file leaves the choice to us, a VM that is there keeps what it has, and one that is made gets the largest
+    pages of which its nodes have enough; VMs before it in the file are served first. Where the file asks for huge pages
+    of any size and no size has enough, the smallest is told, to be refused with the figures (nodes.py).
+    """
+    fixed = _fixed(view, vm)
+    if fixed is not None:
+        return fixed
+    found = _choose(view, vm, _left_for(view, vm))
+    return found or (SMALLEST_PAGES if vm.pin and vm.pin.hugepages == ANY_PAGES else 0)
+
+
+def _fixed(view: View, vm: VmSpec) -> int | None:
+    """The size of a VM's pages where there is nothing to choose; None where there is."""
+    asked = vm.pin.hugepages if vm.pin else 0
+    if asked is not None and asked != ANY_PAGES:
+        return asked
+    domain = view.domains.get(vm.name)
+    if domain is None or vm.name in view.request.rebuild:
+        return None
+    had = domain.persistent.placement.hugepages
+    if had:
+        return None if vm.memory % had else had
+    return 0 if asked is None else None
+
+
+def page_needs(view: View, vm: VmSpec, size: int) -> Needs | None:
+    """The pages of that size that a pinned VM takes; None when its memory is not made of whole ones."""
+    if vm.pin is None or vm.memory % size:
+        return None
+    return {(node,): count for node, count in shares(view, vm, size).items()} or {
+        nodes_of(view, vm.pin): vm.memory // size}
+
+
+def _left_for(view: View, vm: VmSpec) -> _Free:
+    """The pages that are free for this VM: not counting those of VMs that will start, or were asked for before it."""
+    left = _Free.of(view)
+    for other in view.listed.values():
+        size = _fixed(view, other) if other.pin and other is not vm else None
+        if size and _starts(view, other):
+            left.take(page_needs(view, other, size) or {}, size)
+    for other in view.listed.values():
+        if other.name == vm.name:
+            break
+        if other.pin and _fixed(view, other) is None and (size := _choose(view, other, left)):
+            left.take(page_needs(view, other, size) or {}, size)
+    return left
+
+
+def _starts(view: View, vm: VmSpec) -> bool:
+    domain = view.domains.get(vm.name)
+    return vm.running and (domain is None or domain.live is None or vm.name in view.request.rebuild)
+
+
+def _choose(view: View, vm: VmSpec, left: _Free) -> int:
+    sizes = sorted(left.sizes(), reverse=True)
+    return next((size for size in sizes if (needs := page_needs(view, vm, size)) and left.has(needs, size)), 0)
+
+
+class _Free:
+    """Free huge pages, counted down while they are dealt out."""
+
+    def __init__(self, counts: dict[tuple[int, int], int]) -> None:
+        self._counts = counts
+
+    @classmethod
+    def of(cls, view: View) -> _Free:
+        """Those of the host, with what VMs to be rebuilt give back."""
+        counts = {(node.number, page.size): page.free for node in view.facts.nodes for page in node.hugepages}
+        for name in view.request.rebuild:
+            domain = view.domains.get(name)
+            for place, pages in _held(domain.live if domain else None):
+                counts[place] = counts.get(place, 0) + pages
+        return cls(counts)
+
+    def sizes(self) -> set[int]:
+        """The sizes that the host has."""
+        return {size for _, size in self._counts}
+
+    def has(self, needs: Mapping[tuple[int, ...], int], size: int) -> bool:
+        """Whether there are enough."""
+        return all(sum(self._counts.get((node, size), 0) for node in nodes) >= count for nodes, count in needs.items())
+
+    def take(self, needs: Mapping[tuple[int, ...], int], size: int) -> None:
+        """Count them down, on the first nodes first."""
+        for nodes, count in needs.items():
+            for node in nodes:
+                taken = min(count, self._counts.get((node, size), 0))
+                if taken:
+                    self._counts[node, size] -= taken
+                    count -= taken
+
+
+def _held(config: ConfigFacts | None) -> Iterator[tuple[tuple[int, int], int]]:
+    """The huge pages of a running VM, as far as it is known on which node they are."""
+    placement = config.placement if config else None
+    if config is None or placement is None or not placement.hugepages:
+        return
+    parts = [(cell.nodes, cell.memory) for cell in placement.cells] or [(placement.nodes, config.memory)]
+    for nodes, memory in parts:
+        if len(nodes) == 1:
+            yield (nodes[0], placement.hugepages), memory // placement.hugepages

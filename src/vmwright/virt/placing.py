@@ -1,0 +1,104 @@
+"""A placement laid into a domain's XML: all that says where the VM runs is replaced, all else stays. Pure."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+from vmwright.facts.model import Placement
+from vmwright.virt.xml import domain as domain_parts
+from vmwright.virt.xml import placement as parts
+from vmwright.virt.xml.tree import drop, ensure, insert_after, replace
+
+_PINS = ("vcpupin", "emulatorpin", "iothreadpin")
+
+
+def lay(root: ET.Element, placement: Placement, ceiling: int) -> None:
+    """The domain as the placement says, from its next start on.
+
+    `ceiling`: how many vCPUs it can grow to when it may run anywhere. A pinned one has as many as it has pins: its pins
+    and NUMA cells are fixed, so there is nothing to grow into.
+    """
+    _vcpus(root, len(placement.vcpus) or ceiling, fixed=bool(placement.vcpus))
+    _pins(root, placement)
+    _numatune(root, placement)
+    _cpu(root, placement, len(placement.vcpus) or ceiling)
+    _hugepages(root, placement.hugepages)
+
+
+def _vcpus(root: ET.Element, most: int, *, fixed: bool) -> None:
+    vcpu = ensure(root, "vcpu")
+    current = int(vcpu.get("current", vcpu.text or 1))
+    drop(root, "vcpus")
+    replace(root, vcpu, domain_parts.vcpu(most if fixed else current, most))
+
+
+def _pins(root: ET.Element, placement: Placement) -> None:
+    """Pins; what else others have put into <cputune>, like shares, stays."""
+    tune = root.find("cputune")
+    if tune is None:
+        tune = ET.Element("cputune")
+        insert_after(root, tune, "vcpu", "vcpus", "iothreads", "iothreadids")
+    drop(tune, *_PINS)
+    pins = [parts.vcpupin(vcpu, cpus) for vcpu, cpus in enumerate(placement.vcpus)]
+    pins += [parts.emulatorpin(placement.emulator)] if placement.emulator else []
+    pins += [parts.iothreadpin(thread, placement.iothreads) for thread in iothreads(root) if placement.iothreads]
+    for place, pin in enumerate(pins):
+        tune.insert(place, pin)
+    if not len(tune):
+        root.remove(tune)
+
+
+def iothreads(root: ET.Element) -> list[int]:
+    """The numbers of a domain's I/O threads: those that are listed, and the lowest free ones up to their count."""
+    listed = [int(thread.get("id", "0")) for thread in root.iterfind("iothreadids/iothread")]
+    count, number = int(root.findtext("iothreads") or 0), 1
+    while len(listed) < count:
+        if number not in listed:
+            listed.append(number)
+        number += 1
+    return sorted(listed)
+
+
+def _numatune(root: ET.Element, placement: Placement) -> None:
+    drop(root, "numatune")
+    cells = [(number, cell.nodes) for number, cell in enumerate(placement.cells) if cell.nodes]
+    if placement.memory and (placement.nodes or cells):
+        insert_after(root, parts.numatune(placement.memory, placement.nodes, cells),
+                     "vcpu", "iothreads", "iothreadids", "cputune")
+
+
+def _cpu(root: ET.Element, placement: Placement, most: int) -> None:
+    """The guest's sockets, cores and threads, and its NUMA nodes. One socket for each node, where they are alike."""
+    cpu = root.find("cpu")
+    if cpu is None:
+        cpu = ET.Element("cpu")
+        insert_after(root, cpu, "os", "features")
+    alike = len({len(cell.vcpus) for cell in placement.cells}) == 1
+    sockets = len(placement.cells) if alike else 1
+    replace(cpu, cpu.find("topology"),
+            domain_parts.topology(most // sockets // placement.threads, sockets=sockets, threads=placement.threads))
+    drop(cpu, "numa")
+    if placement.cells:
+        insert_after(cpu, parts.numa([(cell.vcpus, cell.memory) for cell in placement.cells]), "topology", "cache",
+                     "feature")
+
+
+def _hugepages(root: ET.Element, size: int) -> None:
+    """Huge pages by memfd, unless others have said where the memory comes from.
+
+    What others share with the host's programs (virtiofs, vhost-user) has access="shared" beside it: then it is theirs.
+    """
+    backing = root.find("memoryBacking")
+    if backing is None:
+        backing = ET.Element("memoryBacking")
+        insert_after(root, backing, "memory", "currentMemory", "maxMemory")
+    drop(backing, "hugepages")
+    source = backing.find("source")
+    if size:
+        backing.insert(0, parts.hugepages(size))
+        if source is None:
+            backing.insert(1, parts.memfd())
+    elif source is not None and source.get("type") == "memfd" and backing.find("access") is None:
+        backing.remove(source)
+    if not len(backing):
+        root.remove(backing)
