@@ -206,8 +206,13 @@ class View:
         return goes and domain.name not in self.listed and self.owner(domain) is not None
 
     def _bound(self, domain: DomainFacts) -> list[int]:
-        """The CPUs that a VM is bound to; to all of them is to none."""
-        vcpus = (domain.live or domain.persistent).placement.vcpus
+        """The CPUs that a VM is bound to; to all of them is to none.
+
+        Of a VM of the file the definition counts: a pin that was taken out of the file is gone from there, while the
+        running VM may have it until its next start.
+        """
+        config = domain.persistent if domain.name in self.listed else domain.live or domain.persistent
+        vcpus = config.placement.vcpus
         cpus = {cpu for pins in vcpus for cpu in pins}
         return [] if cpus >= {cpu.number for cpu in self.facts.cpu_list if cpu.online} else sorted(cpus)
 

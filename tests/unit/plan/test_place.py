@@ -344,6 +344,17 @@ def test_the_emulator_makes_room_for_a_vm_that_comes() -> None:
     assert changes(action) == ["emulator on: 2-3 -> 3 (now)"]
 
 
+def test_a_pin_that_is_let_go_counts_no_more_even_while_the_vm_runs() -> None:
+    one = "  {}: {{template: base, address: 10.0.0.1{}, pin: {}}}\n".format
+    before = cloud("vms:\n" + one("a", 1, 0) + one("b", 2, 1))
+    after = cloud("vms:\n" + one("a", 1, 0) + one("b", 2, 1).replace(", pin: 1", ""))
+    machine = made(before, small(cores=4))
+    found = {action.object: changes(action) for action in plan(after, machine).actions}
+    assert found["vm a"] == ["emulator on: 2-3 -> 1-3 (now)"]
+    made(after, machine)
+    assert not plan(after, machine).actions
+
+
 def test_a_pinned_vm_is_started_where_it_was_defined() -> None:
     wanted, machine = running()
     machine.domains["web"].live = None
