@@ -60,8 +60,6 @@ def resolve_vm(name: str, vm: VmIn, member: Member, around: Surroundings, findin
     host = _host(path, vm, template, around, findings)
     pool = _pool(path, vm, template, host, around, findings)
     _check_sizes(path, vm, template, findings)
-    if vm.pin is not None:
-        findings.later((*path, "pin"))
     devices = tuple(_devices(path, name, vm, host, around, findings))
     nics = resolve_nics(name, vm, member, around.registry, findings)
     return VmSpec(
