@@ -151,6 +151,23 @@ def dm_name(group: str, volume: str) -> str:
     return f"{group.replace('-', '--')}-{volume.replace('-', '--')}"
 
 
+_MAPPED = "/dev/mapper/"
+
+
+def mapped_path(path: str) -> str:
+    """The other path of a logical volume, which lsblk tells, by its own (/dev/GROUP/NAME)."""
+    group, _, name = path.removeprefix("/dev/").partition("/")
+    return f"{_MAPPED}{dm_name(group, name)}"
+
+
+def volume_path(path: str) -> str:
+    """The path of a logical volume by its other one; any other path as it is."""
+    group, dash, name = path.removeprefix(_MAPPED).replace("--", "\0").partition("-")
+    if not path.startswith(_MAPPED) or not dash:
+        return path
+    return f"/dev/{group}/{name}".replace("\0", "-")
+
+
 def too_long(group: str, volume: str) -> bool:
     """Whether device-mapper has no room for a volume's name, or for what it is called while it is being made."""
     return len(dm_name(group, partial_volume(volume))) > _DM_NAME

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -15,11 +16,12 @@ from uuid import uuid4
 import pytest
 from tests.local.test_probes import shell
 
-from vmwright.errors import HostError
+from vmwright.errors import Cancelled, HostError
 from vmwright.facts import probes, storage
 from vmwright.facts.model import BlockFacts
 from vmwright.facts.storage import ELSEWHERE
 from vmwright.host import lvm
+from vmwright.host.local import LocalHost
 from vmwright.host.run import run
 from vmwright.spec.cloud import LvmSpec, Pool
 
@@ -155,13 +157,50 @@ def test_zeros_and_what_is_filled_in(disk: str) -> None:
         assert file.read() == b"seed" + bytes((64 << 20) - 4)
 
 
+def test_how_far_it_is_and_that_it_can_be_stopped(disk: str) -> None:
+    """Between two steps; what was not reached is as it was."""
+    Path(disk).write_bytes(b"marker!\n" * (8 << 20))
+    run(["losetup", "--set-capacity", disk])
+    host, told, cancel = LocalHost("here"), list[tuple[int, int]](), threading.Event()
+
+    def tell(line: str) -> None:
+        told.extend(done for done in [lvm.cleared(line)] if done)
+        cancel.set()
+
+    with (Path("/sys/class/block") / Path(disk).name / "size").open() as file:
+        size = int(file.read()) * 512
+    with pytest.raises(Cancelled):
+        host.run([*lvm.zero(disk)[:6], str(4 << 20), "--zeroout"], on_line=tell, cancel=cancel)
+    assert told[0] == (4 << 20, size) and told[-1][0] < size
+    with open(disk, "rb") as block:
+        assert block.read(4 << 20) == bytes(4 << 20)
+        block.seek(-8, os.SEEK_END)
+        assert block.read() == b"marker!\n"
+    run(lvm.discard(disk), on_line=tell)
+    assert told[-1] == (size, size)
+    with open(disk, "rb") as block:
+        assert not any(block.read()), "a loop device's file gets a hole"
+
+
+def test_a_disk_without_discard_says_so(disk: str) -> None:
+    queue = Path("/sys/class/block", Path(disk).name, "queue/discard_max_bytes")
+    before = queue.read_text()
+    queue.write_text("0")
+    try:
+        with pytest.raises(HostError) as caught:
+            run(lvm.discard(disk))
+    finally:
+        queue.write_text(before)
+    assert lvm.UNSUPPORTED in caught.value.why
+
+
 def test_a_copy_leaves_nothing_of_what_was_there(disk: str, tmp_path: Path) -> None:
     Path(disk).write_bytes(b"marker!\n" * (8 << 20))
     image = tmp_path / "a.qcow2"
     run(["qemu-img", "create", "-q", "-f", "qcow2", str(image), "32M"])
     run(["qemu-io", "-c", "write -P 7 3M 1M", "-c", "write -P 0 8M 1M", str(image)])
     told: list[float] = []
-    run(lvm.copy(str(image), "qcow2", disk, thin=False),
+    run(lvm.copy(str(image), "qcow2", disk, zero=False),
         on_line=lambda line: told.extend(share for share in [lvm.progress(line)] if share is not None))
     run(lvm.zero(disk, 32 << 20))
     with open(disk, "rb") as file:

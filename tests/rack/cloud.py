@@ -46,12 +46,19 @@ templates:
 {templates}{"vms:" if vms else ""}
 {vms}""")
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What vmwright is run with."""
+        return {**os.environ, "PYTHONPATH": str(SOURCES), "COLUMNS": "200"}
+
+    def argv(self, *words: str) -> list[str]:
+        """The command that runs vmwright on the file."""
+        return [sys.executable, "-m", "vmwright.cli.main", words[0], "-f", "cloud.yaml", *words[1:]]
+
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run vmwright on the file."""
-        argv = [sys.executable, "-m", "vmwright.cli.main", words[0], "-f", "cloud.yaml", *words[1:]]
-        environment = {**os.environ, "PYTHONPATH": str(SOURCES), "COLUMNS": "200"}
-        return subprocess.run(argv, cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True,
-                              text=True, timeout=1800)
+        return subprocess.run(self.argv(*words), cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, timeout=1800)
 
     def ok(self, *words: str) -> str:
         """Run it; anything but success fails the test with what it said."""

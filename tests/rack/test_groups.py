@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -25,6 +28,11 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RackCloud]:
     made: Record = kit.up("groups", Wish())
     yield RackCloud(made, tmp_path_factory.mktemp("cloud"))
     process.down("groups", force=True, remove=True)
+
+
+def listed(cloud: RackCloud, pool: str) -> set[str]:
+    """The volumes that libvirt says are in a pool."""
+    return {line.split()[0] for line in cloud.sh(f"virsh -q vol-list {pool}").splitlines()}
 
 
 def vm(name: str, pool: str, more: str = "address: 192.168.6.50") -> str:
@@ -68,6 +76,7 @@ def test_groups_are_made_and_the_second_apply_has_nothing_to_do(cloud: RackCloud
     assert "vg-thin" not in cloud.sh("vgs")
     cloud.ok("apply", "-y", "--confirm", "thin")
     assert "Nothing to do" in cloud.ok("apply", "-y")
+    assert listed(cloud, "thick") == set(cloud.volumes("vg-libvirt")), "libvirt's own list is as it is now"
     assert cloud.sh("virsh -q pool-list --name --autostart").split() == ["thick", "thin"]
     assert cloud.sh("lvs --noheadings -o seg_monitor vg-thin/thin").strip() == "monitored"
     assert cloud.sh("lvs --noheadings --units m --nosuffix -o lv_metadata_size vg-thin/thin").strip() == "32.00"
@@ -105,20 +114,84 @@ def test_a_thin_clone_does_not_need_its_template(cloud: RackCloud) -> None:
 
 
 def test_disks_grow_and_never_shrink(cloud: RackCloud) -> None:
+    # What comes next in the group has bytes of somebody's: a volume that only grew would have them at its end.
+    cloud.sh("lvcreate -q -y -Zn -Wn -L 4M -n look vg-libvirt")
+    assert cloud.sh(f"grep -a -c {MARK} /dev/vg-libvirt/look") != "0"
+    cloud.sh("lvremove -q -y vg-libvirt/look")
+    before = cloud.sh("head -c 128M /dev/vg-libvirt/lab.two.root | sha256sum")
     cloud.write(THICK + THIN, vm("two", "thick", "disk: 130M, disks: {data: 64M}") + vm("three", "thin", "disk: 128M"))
     cloud.ok("apply", "-y")
     assert cloud.volumes("vg-libvirt")["lab.two.root"] == 132 * MIB, "whole extents"
+    assert cloud.sh(f"grep -a -c {MARK} /dev/vg-libvirt/lab.two.root || :") == "0"
+    assert cloud.sh("head -c 128M /dev/vg-libvirt/lab.two.root | sha256sum") == before
     assert cloud.volumes("vg-thin")["lab.three.root"] == 128 * MIB
     assert [row["verb"] for row in cloud.plan()["actions"]] == []
     cloud.write(THICK + THIN, vm("two", "thick", "disk: 64M, disks: {data: 64M}"))
     assert any("cannot become 64M" in what for what in cloud.refused())
 
 
+def test_a_growth_that_was_cut_off_is_tidied(cloud: RackCloud) -> None:
+    cloud.sh("lvcreate -q -y -L 8M -n .lab.two.root.partial vg-libvirt")
+    assert [(row["object"], row["verb"]) for row in cloud.plan()["actions"]] == [("leftover lab.two.root", "tidy")]
+    cloud.write(THICK + THIN, vm("two", "thick", "disk: 140M, disks: {data: 64M}") + vm("three", "thin", "disk: 128M"))
+    assert [row["verb"] for row in cloud.plan()["actions"]] == ["grow"]
+    cloud.ok("apply", "-y")
+    assert cloud.volumes("vg-libvirt")["lab.two.root"] == 140 * MIB
+    assert ".lab.two.root.partial" not in cloud.volumes("vg-libvirt")
+    assert listed(cloud, "thick") == set(cloud.volumes("vg-libvirt"))
+
+
+def test_what_a_host_reboot_leaves_inactive_is_woken(cloud: RackCloud) -> None:
+    """Thick volumes and our thin snapshots are there after it; one that LVM is told to skip, when its VM starts.
+
+    Nothing is on these disks that could ever be ready: the VMs run, and that is all.
+    """
+    off = vm("two", "thick", "disk: 140M, disks: {data: 64M}") + vm("three", "thin", "disk: 128M")
+    cloud.write(THICK + THIN, off.replace("running: false", "ready_timeout: 3"))
+    cloud.sh("lvchange -q -an vg-libvirt/lab.two.disk-data; lvchange -q --setactivationskip y vg-thin/lab.three.seed")
+    before = kit.boot_id(cloud.rack)
+    cloud.sh("systemctl reboot || :")
+    kit.await_reboot(cloud.rack, before)
+    rows = cloud.sh("lvs --noheadings -o lv_name,lv_active -S 'lv_name=~\"^lab[.](two|three)[.]\"'").splitlines()
+    assert {tuple(row.split()) for row in rows} == {
+        ("lab.two.root", "active"), ("lab.two.disk-data", "active"), ("lab.two.seed", "active"),
+        ("lab.three.root", "active"), ("lab.three.seed",)}
+    cloud.sh("lvchange -q -an vg-libvirt/lab.two.disk-data")
+    woken = {change["key"] for row in cloud.plan()["actions"] for change in row["changes"]} - {"state"}
+    assert woken == {"volume lab.two.disk-data", "volume lab.three.seed"}
+    for words in (("start", "two"), ("apply", "-y")):
+        said = cloud.run(*words)
+        assert said.returncode == 8 and "was not ready within" in said.stderr, said.stdout + said.stderr
+    assert set(cloud.sh("virsh -q list --name").split()) == {"two", "three"}
+    cloud.sh("virsh -q destroy two; virsh -q destroy three")
+    cloud.write(THICK + THIN, off)
+    cloud.ok("apply", "-y")
+
+
+def test_volumes_in_use_and_names_that_are_taken_are_refused(cloud: RackCloud) -> None:
+    disk = "/dev/vg-libvirt/lab.two.disk-data"
+    cloud.sh(f"mkfs.ext4 -q {disk}; mkdir -p /mnt/y; mount {disk} /mnt/y")
+    for words in (("destroy", "-y", "two"), ("start", "two")):
+        said = cloud.run(*words)
+        assert said.returncode == 4, said.stdout + said.stderr
+        assert f"vm two: {disk} of host rack is in use: it is mounted at /mnt/y" in said.stderr
+    cloud.sh(f"umount /mnt/y; (setsid sleep 600 <{disk} >/dev/null 2>&1 & echo $! >/run/holder)")
+    said = cloud.run("rebuild", "-y", "two")
+    assert f"vm two: {disk} of host rack is in use: a process there has it open" in said.stderr
+    cloud.sh("kill $(cat /run/holder)")
+    cloud.sh("lvcreate -q -y -L 8M -n lab.four.root vg-libvirt")
+    cloud.write(THICK + THIN, vm("two", "thick", "disk: 140M, disks: {data: 64M}") + vm("four", "thick", "disk: 64M")
+                + vm("three", "thin", "disk: 128M"))
+    assert cloud.refused() == [
+        "vm four: there is no such VM, but a volume of that name: /dev/vg-libvirt/lab.four.root"]
+    cloud.sh("lvremove -q -y vg-libvirt/lab.four.root")
+
+
 def test_no_room_and_too_much_promised_are_refused(cloud: RackCloud) -> None:
     cloud.write(THICK + THIN.replace("thin: true", "thin: {overcommit: 1.5}"),
                 vm("large", "thick", "disk: 1T") + vm("wide", "thin", "disk: 3G"))
     refused = cloud.refused()
-    assert any(what.startswith("pool thick of host rack: what is to be made takes 1T, and ") for what in refused)
+    assert any(what.startswith("pool thick of host rack: what is to be made takes 1048580M, and ") for what in refused)
     assert any("times what it has; the file allows 1.5" in what for what in refused)
 
 
@@ -130,3 +203,67 @@ def test_destroy_removes_the_volumes_and_leaves_the_others(cloud: RackCloud) -> 
         name for name in cloud.volumes("vg-libvirt") if ".template-" in name}
     assert [name for name in cloud.volumes("vg-thin") if name.startswith("lab.three")] == []
     assert cloud.sh("virsh -q list --all --name") == ""
+    assert (listed(cloud, "thick"), listed(cloud, "thin")) == (
+        set(cloud.volumes("vg-libvirt")), set(cloud.volumes("vg-thin")))
+
+
+def marks(cloud: RackCloud, serial: str) -> int:
+    """In how many lines of a whole drive the mark is, as the file on this machine that is the drive has it."""
+    file = cloud.rack.folder / f"nvme-{serial}.img"
+    done = subprocess.run(["grep", "-a", "-c", MARK, str(file)], capture_output=True, text=True,
+                          env={"LC_ALL": "C", "PATH": os.environ["PATH"]})
+    return int(done.stdout)
+
+
+def marked(cloud: RackCloud, path: str) -> None:
+    """Write the mark all over a volume."""
+    cloud.sh(f"yes {MARK} | dd of={path} bs=1M count=32 iflag=fullblock oflag=direct status=none")
+
+
+@pytest.mark.parametrize(("pool", "serial", "how", "left"), [
+    ("{lvm: vg-erase}", "PM9A1-2", "discard", False), ("{lvm: vg-erase}", "PM9A1-2", "zero", False),
+    ("{lvm: vg-erase}", "PM9A1-2", "leave", True), ("{lvm: vg-thin, thin: true}", "PM9A1-1", "discard", False),
+    ("{lvm: vg-thin, thin: true}", "PM9A1-1", "leave", True)])
+def test_what_becomes_of_the_bytes_of_a_removed_volume(cloud: RackCloud, pool: str, serial: str, how: str,
+                                                       left: bool) -> None:
+    """Looked for on the whole drive. These drives read as zeros where they were discarded; not every drive does."""
+    group = "vg-thin" if "thin" in pool else "vg-erase"
+    if group not in cloud.sh("vgs --noheadings -o vg_name"):
+        drive = cloud.drive(serial)
+        cloud.sh(f"wipefs -q -a {drive}; vgcreate -q -y {group} {drive}")
+    name = "thin" if "thin" in pool else "erased"
+    cloud.write(f"      {name}: {pool.replace('}', f', on_remove: {how}}}')}\n", vm("gone", name, "disks: {data: 32M}"))
+    cloud.ok("apply", "-y")
+    template = next(volume for volume in cloud.volumes(group) if ".template-" in volume)
+    before = cloud.sh(f"sha256sum </dev/{group}/{template}")
+    for role in ("root", "disk-data"):
+        marked(cloud, f"/dev/{group}/lab.gone.{role}")
+    assert marks(cloud, serial) > 0
+    cloud.ok("destroy", "-y", "gone")
+    assert not any(".gone." in volume for volume in cloud.volumes(group))
+    assert (marks(cloud, serial) > 0) is left
+    assert cloud.sh(f"sha256sum </dev/{group}/{template}") == before
+
+
+def test_zeroing_can_be_stopped_and_goes_on(cloud: RackCloud) -> None:
+    """Between two steps; the volume stays until it is done, and the next apply sees to that."""
+    cloud.write(THICK.replace("}", ", on_remove: zero}"), vm("large", "thick", "disks: {data: 1G}"))
+    cloud.ok("apply", "-y")
+    with subprocess.Popen(cloud.argv("destroy", "-y", "large"), cwd=cloud.folder, env=cloud.environment,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        for _ in range(600):
+            if cloud.sh("pgrep -f 'zero /dev/vg-libvirt/lab.large.disk-data' || :"):
+                break
+        else:
+            pytest.fail("it never began to write zeros")
+        run.send_signal(signal.SIGINT)
+        _, said = run.communicate(timeout=300)
+    assert run.returncode == 130, said
+    assert cloud.sh("pgrep blkdiscard || :") == ""
+    assert "lab.large.disk-data" in cloud.volumes("vg-libvirt")
+    cloud.write(THICK.replace("}", ", on_remove: zero}"))
+    plan = cloud.plan()
+    assert [(row["object"], row["verb"]) for row in plan["actions"]] == [("vm large", "destroy")]
+    assert {row["new"] for row in plan["actions"][0]["changes"]} == {"overwritten with zeros and removed"}
+    cloud.ok("apply", "-y")
+    assert not any(".large." in name for name in cloud.volumes("vg-libvirt"))

@@ -72,7 +72,9 @@ def _ensure_data_disk(vm: str, disk: DataDisk, context: Context) -> None:
     """Make the disk's volume, unless it is there with the data it has."""
     store = store_of(context, disk.pool)
     name = store.data(vm, disk.name)
-    if not any(v.pool == disk.pool and v.name == name for v in context.facts.volumes):
+    if any(v.pool == disk.pool and v.name == name for v in context.facts.volumes):
+        store.wake(name)
+    else:
         store.blank(name, disk.size)
 
 

@@ -35,6 +35,7 @@ class Context:
     say: Say
     action: str = ""
     notes: list[str] = field(default_factory=list)
+    changed: set[tuple[str, str]] = field(default_factory=set)  # (host, pool) of what libvirt has not been told of
 
     @property
     def host(self) -> Host:

@@ -102,7 +102,9 @@ def _make(action: CreateVm, context: Context, undo: Undo) -> None:
     for disk in vm.data_disks:
         place = store_of(context, disk.pool)
         name = place.data(vm.name, disk.name)
-        if place.path(name) not in action.keep:
+        if place.path(name) in action.keep:
+            place.wake(name)
+        else:
             place.blank(name, disk.size, undo)
     context.check()
     store.put(store.seed(vm.name), seed_image(vm, action.template, context, action.instance, regenerate=True), undo)

@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from typing import Protocol
@@ -86,6 +86,7 @@ class Run:
     reporter: Reporter
     cancel: threading.Event
     parallel: int = 0  # per host; 0: as many as the host has CPUs, between 4 and 16
+    changed: set[tuple[str, str]] = field(default_factory=set)  # see Context
 
     def bound(self, host: str) -> int:
         """How many actions may run at once on a host."""
@@ -100,7 +101,23 @@ def execute(plan: Plan, run: Run) -> Outcome:
         pools = {name: stack.enter_context(ThreadPoolExecutor(run.bound(name), thread_name_prefix=name))
                  for name in hosts}
         _walk(plan.actions, run, pools, outcome)
+    for host, pool in sorted(run.changed):
+        _tell_libvirt(host, pool, run)
     return outcome
+
+
+def _tell_libvirt(host: str, pool: str, run: Run) -> None:
+    """Let libvirt list the volumes of a volume group as they are now. Nothing of ours depends on it.
+
+    Once for a run: it looks at the whole group. A pool that it cannot look at, it stops.
+    """
+    virt = run.sessions[host].virt
+    try:
+        virt.refresh_pool(pool)
+    except VmwrightError as error:
+        run.journal.write("refresh-failed", host=host, pool=pool, error=str(error))
+        with suppress(VmwrightError):
+            virt.ensure_pool(pool, None, build=False)
 
 
 def _walk(actions: tuple[Action, ...], run: Run, pools: Mapping[str, ThreadPoolExecutor], outcome: Outcome) -> None:
@@ -143,7 +160,7 @@ def _perform(action: Action, run: Run) -> float:
     began = time.monotonic()
     context = Context(
         cloud=run.cloud, session=run.sessions[action.host], facts=run.facts.host(action.host), state=run.state,
-        journal=run.journal, cancel=run.cancel, action=action.id,
+        journal=run.journal, cancel=run.cancel, action=action.id, changed=run.changed,
         say=lambda text, fraction: run.reporter.progress(action, text, fraction))
     run.journal.write("started", action=action.id, why=action.why,
                       changes=[[c.key, c.old, c.new] for c in action.changes])

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from vmwright.apply import devices
 from vmwright.apply.context import Context
 from vmwright.apply.grow import catch_up
+from vmwright.apply.stores import wake_disks
 from vmwright.errors import ApplyError, Cancelled, GuestError, VmwrightError
 from vmwright.guest.ready import Ready, wait_ready
 from vmwright.guest.seed import AGENT_FAILED
@@ -77,6 +78,7 @@ def wait_vm(action: WaitReady, context: Context) -> None:
 def start_vm(action: StartVm, context: Context) -> None:
     """Start, wait until ready."""
     devices.check_free(context, action.vm)
+    wake_disks(context, action.vm.name)
     context.virt.start(action.vm.name)
     up_again(action.vm, context)
 

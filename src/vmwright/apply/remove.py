@@ -7,7 +7,7 @@ from vmwright.apply.context import Context
 from vmwright.apply.stores import store_of
 from vmwright.errors import ApplyError
 from vmwright.facts import domains
-from vmwright.names import intent_path, manifest_path
+from vmwright.names import intent_path, is_block, manifest_path
 from vmwright.plan.actions import DestroyVm, RemoveTemplate, Tidy
 from vmwright.virt.design import serial_log
 
@@ -62,9 +62,13 @@ def remove_template(action: RemoveTemplate, context: Context) -> None:
 
 def tidy(action: Tidy, context: Context) -> None:
     """Remove a note that has nothing left to say, or what was begun of a template: its work directory goes last."""
-    if action.paths:
-        context.host.remove(*action.paths)
+    pools = {volume.path: volume.pool for volume in context.facts.volumes}
+    for path in filter(is_block, action.paths):
+        store_of(context, pools[path]).drop(path)
+    files = [path for path in action.paths if not is_block(path)]
+    if files:
+        context.host.remove(*files)
     if action.operation == "template":
         context.host.run(["rm", "-rf", "--", context.work(action.name)])
-    else:
+    elif action.operation != "volume":
         context.host.remove(intent_path(context.cloud.name, action.name))

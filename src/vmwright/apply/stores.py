@@ -53,6 +53,9 @@ class Store(Protocol):
     def enlarge(self, name: str, size: int, *, running: bool) -> None:
         """Make a volume larger; `running`: libvirt does what is left when it makes the VM's disk larger."""
 
+    def wake(self, name: str) -> None:
+        """Make sure that a volume which is there can be opened."""
+
     def drop(self, path: str) -> None:
         """Remove a volume, if it is there."""
 
@@ -153,10 +156,22 @@ class Directory(VolumeNames):
         if not running:
             self._context.virt.resize_volume(self._pool, name, size)
 
+    def wake(self, name: str) -> None:
+        """See Store. A file always can."""
+
     def drop(self, path: str) -> None:
         """See Store. Whether libvirt has seen its file yet or not."""
         if not self._context.virt.delete_volume(self._pool, path.rpartition("/")[2]):
             self._context.host.remove(path)
+
+
+def wake_disks(context: Context, vm: str) -> None:
+    """Make sure that all disks of a VM can be opened: a logical volume may be inactive, for whatever reason."""
+    domain = next((domain for domain in context.facts.domains if domain.name == vm), None)
+    paths = {disk.path for disk in domain.persistent.disks} if domain else set()
+    for volume in context.facts.volumes:
+        if volume.path in paths and not volume.active:
+            store_of(context, volume.pool).wake(volume.name)
 
 
 def taken(path: str, more: str = "") -> ApplyError:

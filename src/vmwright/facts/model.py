@@ -56,6 +56,8 @@ class VolumeFacts:
     allocation: int
     backing: str | None = None
     thin: str | None = None  # the thin pool that a logical volume is in
+    active: bool = True  # of a logical volume: its device is there
+    open: bool = False  # of a logical volume: somebody has its device open
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def commands(wanted: Wanted) -> dict[str, Sequence[str]]:
     }
     if wanted.pools:
         made["signatures"] = [*sh, _SIGNATURES, "sh", *wanted.paths]
-        made["lvm"] = [*sh, 'command -v lvm >/dev/null || exit 0; exec lvm "$@"', "sh", *_REPORT]
+        made["lvm"] = [*sh, _LVM, "sh", *_REPORT]
     return made
 
 
@@ -114,6 +114,13 @@ done
 :
 """
 
+# udev looks at each device that somebody has written to: for that moment it is open.
+_LVM = """
+command -v lvm >/dev/null || exit 0
+udevadm settle --timeout=5 2>/dev/null
+exec lvm "$@"
+"""
+
 # One process for all of LVM: each of its commands scans the disks anew, which is what takes its time. Columns of the
 # reports are in lvs(8), vgs(8), pvs(8). Whether dmeventd monitors and new blocks are zeroed is in those of segments.
 _REPORT = (
@@ -121,7 +128,7 @@ _REPORT = (
     "--configreport", "vg", "--options", "vg_name,vg_size,vg_free,vg_extent_size,vg_missing_pv_count",
     "--configreport", "pv", "--options", "pv_name,pv_missing",
     "--configreport", "lv", "--options", "lv_uuid,lv_name,lv_path,lv_size,lv_metadata_size,lv_role,lv_layout,pool_lv,"
-                                         "data_percent,metadata_percent",
+                                         "data_percent,metadata_percent,lv_active,lv_device_open",
     "--configreport", "pvseg", "--options", "pv_uuid",
     "--configreport", "seg", "--options", "lv_uuid,seg_monitor,zero",
 )  # fmt: skip
@@ -187,7 +194,7 @@ def _volume(group: str, row: Mapping[str, Any], pools: Sequence[Pool]) -> Volume
     # LVM knows how much of a thin volume is used only while it is active.
     used = round(size * float(row["data_percent"] or 0) / 100) if thin else size
     return VolumeFacts(pool=_pool(pools, thin), name=name, path=f"/dev/{group}/{name}", format="raw", capacity=size,
-                       allocation=used, thin=thin)
+                       allocation=used, thin=thin, active=row["lv_active"] != "", open=row["lv_device_open"] == "open")
 
 
 def _pool(pools: Sequence[Pool], thin: str | None) -> str:

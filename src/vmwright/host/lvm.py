@@ -11,7 +11,8 @@ import re
 from collections.abc import Sequence
 
 _SECTOR = 512
-_STEP = 64 << 20  # zeros are written in steps: between two of them a command can be stopped
+_STEP = 64 << 20  # zeros are written in steps: between two of them a command can be stopped, and says how far it is
+_DISCARD_STEP = 1 << 30  # as large as the largest chunk of a thin pool: of a part of one nothing would be given back
 _PERCENT = re.compile(r"\(\s*(\d+(?:\.\d+)?)/100%\)")
 
 
@@ -96,6 +97,22 @@ def extend(group: str, name: str, size: int) -> list[str]:
     return ["lvm", "lvextend", *_size(size), "--", f"{group}/{name}"]
 
 
+# Room that is free for a moment may be taken by somebody else: then lvextend fails, and nothing is lost. Discarded, it
+# might not read as zeros any more.
+_HAND_OVER = """
+group=$1 from=$2 to=$3
+ranges=$(lvm lvs --noheadings --options seg_pe_ranges -- "$group/$from") || exit
+extents=$(lvm lvs --noheadings --units b --nosuffix --options lv_size -- "$group/$from") || exit
+lvm lvremove --yes --config devices/issue_discards=0 -- "$group/$from" || exit
+exec lvm lvextend --size "+$((extents))b" -- "$group/$to" $ranges
+"""
+
+
+def hand_over(group: str, giver: str, taker: str) -> list[str]:
+    """Remove a thick volume, and make another larger by the very room that it had, in use or not."""
+    return ["sh", "-c", _HAND_OVER, "hand-over", group, giver, taker]
+
+
 def rename(group: str, old: str, new: str) -> list[str]:
     """Give a volume another name, in use or not, in one step; fails when that is taken."""
     return ["lvm", "lvrename", "--", group, old, new]
@@ -118,24 +135,36 @@ def exists(group: str, name: str) -> list[str]:
     return ["sh", "-c", _EXISTS, "exists", group, name]
 
 
+# udev looks at each device that somebody has written to, and has it open while it does.
+_OPENED = """
+udevadm settle --timeout=30 2>/dev/null
+exec lvm lvs --noheadings --options lv_device_open -- "$1/$2"
+"""
+
+
+def opened(group: str, name: str) -> list[str]:
+    """Says "open" when somebody has a volume's device open."""
+    return ["sh", "-c", _OPENED, "opened", group, name]
+
+
 # -- content ----------------------------------------------------------------------------------------------------------
 
-def copy(source: str, format: str, target: str, *, thin: bool) -> list[str]:
+def copy(source: str, format: str, target: str, *, zero: bool) -> list[str]:
     """Copy an image or a volume to a new volume at least as large. Says how far it is: `progress`.
 
     On a thick volume no byte of an earlier owner is left where the source reaches: with -n and without --target-is-zero
     qemu-img takes nothing for zero, and for each hole and each run of zeros has the kernel write zeros (qemu-img.c,
     convert_co_write: blk_co_pwrite_zeroes; block/file-posix.c: fallocate(PUNCH_HOLE), which block devices only do where
-    it guarantees zeros, else BLKZEROOUT). What is behind the source's end is for `zero`. A thin volume that was just
-    made is zero, and stays thin with --target-is-zero (QEMU 5.0).
+    it guarantees zeros, else BLKZEROOUT). What is behind the source's end is for `zero`. With `zero`, the target reads
+    as zeros already, as a thin volume does that was just made: it stays thin (--target-is-zero, since QEMU 5.0).
 
     -W (writes out of order) is for devices like these, and faster; -t none goes past the page cache and, unlike the
     default "unsafe", ends with a flush: the copy is on the disk when the command is done. Files are read through the
     cache, as not every file system can do without.
     """
     direct = ["-T", "none"] if source.startswith("/dev/") else []
-    zero = ["--target-is-zero"] if thin else []
-    return ["qemu-img", "convert", "-n", "-p", "-W", "-t", "none", *direct, *zero, "-f", format, "-O", "raw",
+    holes = ["--target-is-zero"] if zero else []
+    return ["qemu-img", "convert", "-n", "-p", "-W", "-t", "none", *direct, *holes, "-f", format, "-O", "raw",
             source, target]  # fmt: skip
 
 
@@ -145,19 +174,47 @@ def progress(line: str) -> float | None:
     return min(float(found[-1]) / 100, 1.0) if found else None
 
 
-def zero(path: str, offset: int, length: int | None = None) -> list[str]:
-    """Make a part of a device read as zeros for certain, by default all from `offset` on.
+_BY_STEPS = """
+device=$1 at=$2 step=$3
+shift 3
+end=$(blockdev --getsize64 "$device") || exit
+while [ "$at" -lt "$end" ]; do
+  next=$((at + step))
+  [ "$next" -le "$end" ] || next=$end
+  blkdiscard "$@" --offset "$at" --length "$((next - at))" -- "$device" || exit
+  at=$next
+  echo "done $at of $end"
+done
+"""
+_DONE = re.compile(r"done (\d+) of (\d+)")
+
+
+def zero(path: str, offset: int = 0) -> list[str]:
+    """Make all of a device from `offset` on read as zeros for certain. Says how far it is: `cleared`.
 
     BLKZEROOUT (blkdiscard(8), --zeroout): by the device's own command where it has one that guarantees zeros, else
-    written. Both numbers must be multiples of the device's sectors; blkdiscard fails if not.
+    written. `offset` must be a multiple of the device's sectors; blkdiscard fails if not, and when the device is
+    mounted or otherwise in exclusive use.
     """
-    end = [] if length is None else ["--length", str(length)]
-    return ["blkdiscard", "--zeroout", "--step", str(_STEP), "--offset", str(offset), *end, "--", path]
+    return ["sh", "-c", _BY_STEPS, "zero", path, str(offset), str(_STEP), "--zeroout"]
 
 
 def discard(path: str) -> list[str]:
-    """Tell a device below that nothing of a volume's content is needed any more. No promise that it is gone."""
-    return ["blkdiscard", "--step", str(_STEP), "--", path]
+    """Tell a device below that nothing of a volume's content is needed any more. Says how far it is: `cleared`.
+
+    What it reads as then is the device's choice; fails with `UNSUPPORTED` where it has no such command. Of a thin
+    volume, the pool gets back what no snapshot shares, and passes the discard on (lvmthin(7), "Discard").
+    """
+    return ["sh", "-c", _BY_STEPS, "discard", path, "0", str(_DISCARD_STEP)]
+
+
+UNSUPPORTED = "Operation not supported"
+
+
+def cleared(line: str) -> tuple[int, int] | None:
+    """How many bytes of how many are behind `zero` or `discard`, from a line of theirs; None for any other line."""
+    found = _DONE.fullmatch(line.strip())
+    return (int(found[1]), int(found[2])) if found else None
 
 
 _FILL = """

@@ -386,7 +386,8 @@ class RemoveStartOrder(Action):
 class Tidy(Action):
     """Remove what a run that was cut off left behind: notes, work directories. Nothing of a user's is in them.
 
-    `paths` are files that go, too: images half moved into a pool, the manifest of a template that was not finished.
+    `paths` are files and logical volumes that go, too: images half moved into a pool, the manifest of a template that
+    was not finished. With the operation "volume", they are all.
     """
 
     name: str
@@ -395,7 +396,7 @@ class Tidy(Action):
 
     @property
     def object(self) -> str:
-        return f"note {self.name}" if self.operation != "template" else f"leftover {self.name}"
+        return f"{'leftover' if self.operation in ('template', 'volume') else 'note'} {self.name}"
 
     @property
     def verb(self) -> str:

@@ -23,6 +23,7 @@ from vmwright.plan.create import Made, check_disk_pools, refuse_shrink, template
 from vmwright.plan.place import differences, only_pins_differ, place
 from vmwright.plan.plug import plan_plugs
 from vmwright.plan.seeds import is_current, seed_mark, what_differs
+from vmwright.plan.uses import waking
 from vmwright.plan.view import ROOT_SERIAL, Draft, View
 from vmwright.spec.cloud import DataDisk, Nic, VmSpec
 from vmwright.units import content_hash, format_size
@@ -321,8 +322,8 @@ def _up(view: View, vm: VmSpec, domain: DomainFacts, diff: _Diff) -> list[Action
     """What it takes to have the VM up as the file says: start, restart, wait, or nothing."""
     if not diff.running:
         why = f"it is {domain.state}, and the file wants it running"
-        return [StartVm(host=view.host.name, vm=vm, why=why, changes=(Change("state", str(domain.state), "running"),))
-                ] if vm.running else []
+        changes = (*waking(view, domain), Change("state", str(domain.state), "running"))
+        return [StartVm(host=view.host.name, vm=vm, why=why, changes=changes)] if vm.running else []
     if view.request.restart and (pending(domain) or Effect.NEXT_START in diff.effects):
         waiting = dict.fromkeys((*pending(domain), *(c.key for c in diff.changes if c.when == LATER)))
         return [RestartVm(host=view.host.name, vm=vm, effects=frozenset({Effect.STOPS}),

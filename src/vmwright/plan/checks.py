@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vmwright.facts.model import DomainFacts, Kvm
+from vmwright.names import partial_volume
 from vmwright.plan.actions import (
     Action,
     CreateVm,
@@ -18,7 +19,7 @@ from vmwright.plan.actions import (
     UpdateVm,
     VmAction,
 )
-from vmwright.plan.groups import check_overcommit
+from vmwright.plan.groups import check_overcommit, copies_holes
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import Copy, Firmware
 from vmwright.units import GIB, MIB, format_size
@@ -26,6 +27,7 @@ from vmwright.units import GIB, MIB, format_size
 # What the host itself should keep; below it, it starts to swap or to kill.
 _HOST_RESERVE = 256 * MIB
 _SHOWN = 4  # VMs named as the largest
+_SEED = MIB  # about; in a volume group it is at least one extent
 
 
 def check_host(view: View, draft: Draft) -> None:
@@ -129,10 +131,14 @@ def _wants(view: View, action: Action) -> Iterator[_Want]:
     if isinstance(action, CreateVm):
         yield from _wants_of_vm(view, action)
     elif isinstance(action, MakeTemplate) and view.lvm(action.template.pool):  # of a directory: where it is planned
-        yield _want(view, action.template.pool, action.object, action.template.size)
+        size = action.template.size
+        yield _want(view, action.template.pool, action.object, size,
+                    now=0 if copies_holes(view.facts.emulator) else size)
     elif isinstance(action, GrowDisk) and action.size > action.old_size:
         more = action.size - action.old_size
-        yield _want(view, action.pool, f"growing disk {action.serial} of {action.vm.name} by {format_size(more)}", more)
+        begun = view.volumes.get((action.pool, partial_volume(action.volume)))
+        yield _want(view, action.pool, f"growing disk {action.serial} of {action.vm.name} by {format_size(more)}", more,
+                    back=begun.allocation if begun else 0)
     elif isinstance(action, UpdateVm):
         for disk in action.add_disks:
             if view.volume(disk.pool, action.vm.name, "disk", disk.name) is None:
@@ -145,6 +151,9 @@ def _wants_of_vm(view: View, action: CreateVm) -> Iterator[_Want]:
     old = view.volume(vm.pool, vm.name, "root")
     yield _want(view, vm.pool, f"the root disk of {vm.name}", vm.disk or template.size,
                 now=base.allocation if base and vm.copy is Copy.FULL else 0, back=old.allocation if old else 0)
+    seed = view.volume(vm.pool, vm.name, "seed")
+    if view.thick(vm.pool) and seed is None:
+        yield _want(view, vm.pool, f"the cloud-init data of {vm.name}", _SEED)
     for disk in vm.data_disks:
         volume = view.volume(disk.pool, vm.name, "disk", disk.name)
         if volume is None or volume.path not in action.keep:
@@ -154,6 +163,7 @@ def _wants_of_vm(view: View, action: CreateVm) -> Iterator[_Want]:
 
 def _want(view: View, pool: str, what: str, most: int, *, now: int = 0, back: int = 0) -> _Want:
     """What a disk takes: of a thick pool all of it at once."""
+    most = view.whole(pool, most)
     return _Want(pool, what, most, most if view.thick(pool) else now, back)
 
 

@@ -95,7 +95,7 @@ def _sorted(view: View, name: str, intent: IntentFacts | None) -> Own:
     for volume, ours in view.vm_volumes.get(name, ()):
         if volume.path in half_made or ours.role == "seed":
             remove.append(volume.path)
-            notes.append(Change(f"leftover {volume.name}", format_size(volume.allocation), "removed"))
+            notes.append(Change(f"leftover {volume.name}", format_size(volume.allocation), view.removal(volume.pool)))
         elif ours.role == "disk" and intent and intent.operation in ("create", "rebuild"):
             keep.append(volume.path)
         else:

@@ -20,6 +20,7 @@ from vmwright.plan.order import order, with_needs
 from vmwright.plan.remove import plan_destroy, plan_tidy, plan_unlisted
 from vmwright.plan.start_order import in_order
 from vmwright.plan.storage import plan_old_versions, plan_pools, plan_templates
+from vmwright.plan.uses import check_uses
 from vmwright.plan.view import Draft, Request, View
 from vmwright.spec.cloud import Cloud, VmSpec
 
@@ -37,6 +38,7 @@ def make_plan(cloud: Cloud, facts: Facts, request: Request | None = None) -> Pla
         check_memory(view, draft)
         check_nodes(view, draft)
         check_space(view, draft)
+        check_uses(view, draft)
     return _finish(cloud, draft)
 
 
@@ -53,6 +55,7 @@ def make_rebuild_plan(cloud: Cloud, facts: Facts, names: Collection[str], wipe: 
         check_memory(view, draft)
         check_nodes(view, draft)
         check_space(view, draft)
+        check_uses(view, draft)
     return _finish(cloud, draft)
 
 
@@ -74,6 +77,8 @@ def make_destroy_plan(cloud: Cloud, facts: Facts, names: Collection[str]) -> Pla
         draft.actions += found
         if not found and len(draft.refused) == refused:
             draft.kept.append(Kept(cloud.hosts[0].name, f"vm {name}", "is not there"))
+    for view in views:
+        check_uses(view, draft)
     return _finish(cloud, draft)
 
 

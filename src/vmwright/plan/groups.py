@@ -46,6 +46,12 @@ def plan_group(view: View, pool: Pool, lvm: LvmSpec, draft: Draft) -> CreateGrou
         why=f"there is no volume group {lvm.group}" if group is None else "it is not all there")
 
 
+def copies_holes(emulator: str | None) -> bool:
+    """Whether qemu-img of that version leaves the holes of what it copies to a thin volume: since 5.0 (its changelog).
+    """
+    return tuple(int(part) for part in (emulator or "0").split(".")[:2]) >= (5, 0)
+
+
 def describe(group: GroupFacts | None, thin: ThinFacts | None) -> str:
     """What there is, with figures."""
     if group is None:
@@ -178,6 +184,7 @@ def _thin(view: View, pool: Pool, lvm: LvmSpec, group: GroupFacts | None, disks:
     spec = lvm.thin
     if spec is None:
         return None
+    _warn_of_old_qemu(view, pool, draft)
     there = view.thin(pool.name)
     if there:
         _check_fill(view, pool, there, draft)
@@ -198,6 +205,14 @@ def _thin(view: View, pool: Pool, lvm: LvmSpec, group: GroupFacts | None, disks:
                      "ask for less: thin: {size: ..., metadata: ...}", pool.where)
         return None
     return ThinSpec(spec.name, size, metadata, spec.overcommit)
+
+
+def _warn_of_old_qemu(view: View, pool: Pool, draft: Draft) -> None:
+    version = view.facts.emulator
+    if version and not copies_holes(version):
+        draft.warnings.append(f"pool {pool.name} of host {view.host.name}: QEMU {version} writes out the zeros of what "
+                              "it copies into a thin pool: templates, and disks with `copy: full`, take all of their "
+                              "size there; QEMU 5.0 and newer leave them out")
 
 
 def _check_fill(view: View, pool: Pool, thin: ThinFacts, draft: Draft) -> None:

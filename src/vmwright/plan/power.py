@@ -11,6 +11,7 @@ from vmwright.plan.checks import check_memory
 from vmwright.plan.nodes import check_nodes
 from vmwright.plan.order import order
 from vmwright.plan.start_order import in_order
+from vmwright.plan.uses import check_uses, waking
 from vmwright.plan.view import Draft, Request, View
 from vmwright.spec.cloud import Cloud, VmSpec
 
@@ -25,11 +26,12 @@ def make_start_plan(cloud: Cloud, facts: Facts, names: Collection[str]) -> Plan:
                 f"is paused, which is not off: virsh resume {vm.name}"
             draft.kept.append(Kept(vm.host, f"vm {vm.name}", why))
             continue
-        draft.actions.append(StartVm(host=vm.host, vm=vm, why="asked for",
-                                     changes=(Change("state", str(domain.state), "running"),)))
+        changes = (*waking(views[vm.host], domain), Change("state", str(domain.state), "running"))
+        draft.actions.append(StartVm(host=vm.host, vm=vm, why="asked for", changes=changes))
     for view in views.values():
         check_memory(view, draft)
         check_nodes(view, draft)
+        check_uses(view, draft)
     return _plan(cloud, draft.actions, draft)
 
 

@@ -48,7 +48,8 @@ def plan_destroy(view: View, name: str, why: str, draft: Draft) -> DestroyVm | N
     return DestroyVm(
         host=view.host.name, name=name, uuid=domain.uuid if domain else None, why=why,
         effects=_costs(domain, own, intent), volumes=tuple((volume.pool, volume.name) for volume, _ in own),
-        changes=tuple(Change(volume.name, format_size(volume.allocation), "removed") for volume, _ in own))
+        changes=tuple(Change(volume.name, format_size(volume.allocation), view.removal(volume.pool))
+                      for volume, _ in own))
 
 
 def _costs(domain: DomainFacts | None, own: tuple[Named, ...], intent: IntentFacts | None) -> frozenset[Effect]:
@@ -129,6 +130,7 @@ def plan_tidy(view: View, draft: Draft) -> None:
             _plan_note(view, intent, draft)
     making = {f"{a.template.name}-{a.template.version}" for a in here if isinstance(a, MakeTemplate)}
     _plan_templates(view, making, draft)
+    _plan_partial_disks(view, {a.volume for a in here if isinstance(a, GrowDisk)}, draft)
 
 
 _ENDING = (CreateVm, StartVm, RestartVm, WaitReady)  # their handlers drop the VM's note when they are done
@@ -185,6 +187,17 @@ def _plan_templates(view: View, making: set[str], draft: Draft) -> None:
             paths.append(manifest_path(view.cloud.name, template, version))
         draft.actions.append(Tidy(host=view.host.name, name=name, operation="template", paths=tuple(paths),
                                   why="a run that was cut off left it"))
+
+
+def _plan_partial_disks(view: View, growing: set[str], draft: Draft) -> None:
+    """What was being made ready to become a part of a disk (apply/group.py); growing the disk removes it, too."""
+    for volume in view.facts.volumes:
+        ours = parse_partial(volume.path)
+        if ours and ours.cloud == view.cloud.name and ours.role != "template":
+            name = volume.name.removeprefix(".").removesuffix(".partial")
+            if name not in growing:
+                draft.actions.append(Tidy(host=view.host.name, name=name, operation="volume", paths=(volume.path,),
+                                          why="a run that was cut off left it"))
 
 
 def _tidy(view: View, intent: IntentFacts, why: str) -> Tidy:

@@ -175,7 +175,7 @@ def _plan_old_version(view: View, volume: VolumeFacts, ours: OurVolume, going: d
         draft.actions.append(RemoveTemplate(
             host=view.host.name, template=ours.object, version=ours.detail, pool=volume.pool, volume=volume.name,
             why="no VM uses this version", needs=tuple(dict.fromkeys(going[o.path] for o in overlays)),
-            changes=(Change(volume.name, format_size(volume.allocation), "removed"),)))
+            changes=(Change(volume.name, format_size(volume.allocation), view.removal(volume.pool)),)))
     else:
         draft.unlisted.append(Kept(view.host.name, name, f"no VM uses it ({format_size(volume.allocation)}); "
                                                          "`vmwright apply --prune` removes it"))

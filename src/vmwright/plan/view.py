@@ -29,15 +29,17 @@ from vmwright.facts.model import (
     ThinFacts,
     VolumeFacts,
 )
-from vmwright.names import OurVolume, parse_path
+from vmwright.names import OurVolume, parse_path, volume_path
 from vmwright.plan.actions import Action, Kept
-from vmwright.spec.cloud import Cloud, HostSpec, LvmSpec, NetworkSpec, Pool, TemplateSpec, VmSpec
+from vmwright.spec.cloud import Cloud, HostSpec, LvmSpec, NetworkSpec, OnRemove, Pool, TemplateSpec, VmSpec
 
 K = TypeVar("K")
 V = TypeVar("V")
 Named = tuple[VolumeFacts, OurVolume]
 ROOT_SERIAL = "root"
 _SHOWN = 5  # names in one sentence
+_REMOVALS = {OnRemove.LEAVE: "removed", OnRemove.DISCARD: "discarded and removed",
+             OnRemove.ZERO: "overwritten with zeros and removed"}
 
 
 @dataclass(frozen=True)
@@ -261,6 +263,16 @@ class View:
         return _grouped((v.backing, v) for v in self.facts.volumes if v.backing)
 
     @cached_property
+    def disk_users(self) -> dict[str, tuple[str, ...]]:
+        """VMs that have a path as a disk, now or from their next start."""
+        return _users(self.facts.domains, live=False)
+
+    @cached_property
+    def live_disk_users(self) -> dict[str, tuple[str, ...]]:
+        """VMs that have a path as a disk now."""
+        return _users(self.facts.domains, live=True)
+
+    @cached_property
     def unseen(self) -> Counter[tuple[str, str]]:
         """How many VMs of ours came from a template's version, and have a root disk that is in no pool we see."""
         owners = ((self.owner(domain), domain) for domain in self.facts.domains)
@@ -284,6 +296,11 @@ class View:
             return self.host.accelerator
         return "kvm" if self.facts.kvm is Kvm.WORKS else "qemu"
 
+    def removal(self, pool: str) -> str:
+        """What becomes of a volume of that pool that is removed, in the words of a plan."""
+        lvm = self.lvm(pool)
+        return _REMOVALS[lvm.on_remove if lvm else OnRemove.LEAVE]
+
     def pool_path(self, name: str) -> str | None:
         """The directory of a pool, as it is, or as it will be."""
         if name in self.pool_facts:
@@ -301,13 +318,23 @@ class View:
         path = self.paths.get(self.pool_path(name) or "")
         return path.available if path else 0
 
-
     def _free_of_group(self, name: str, lvm: LvmSpec) -> int:
         group, thin = self.groups.get(lvm.group), self.thin(name)
         if thin:
             return int(thin.size * (100 - thin.data_percent) / 100)
         coming = (self.blocks.get(path) for path in lvm.disks)
         return (group.free if group else 0) + sum(block.size for block in coming if block and block.vg != lvm.group)
+
+
+def _users(domains: Iterable[DomainFacts], *, live: bool) -> dict[str, tuple[str, ...]]:
+    """The VMs that have a path as a disk. A logical volume has a second path: both are told as the first."""
+    found: dict[str, dict[str, None]] = {}
+    for domain in domains:
+        for config in (domain.live, None if live else domain.persistent):
+            for disk in config.disks if config else ():
+                if disk.path:
+                    found.setdefault(volume_path(disk.path), {})[domain.name] = None
+    return {path: tuple(names) for path, names in found.items()}
 
 
 def _grouped(pairs: Iterable[tuple[K, V]]) -> dict[K, tuple[V, ...]]:

@@ -42,6 +42,14 @@ class Content(StrEnum):
     WIPE = "wipe"
 
 
+class OnRemove(StrEnum):
+    """What becomes of the bytes of a logical volume when it is removed."""
+
+    LEAVE = "leave"  # until somebody else gets that room, who overwrites them first
+    DISCARD = "discard"
+    ZERO = "zero"
+
+
 class MemoryPolicy(StrEnum):
     """How firmly a pinned VM's memory belongs to the nodes of its CPUs: only there, or there first."""
 
@@ -90,6 +98,7 @@ class LvmSpec:
     disks: tuple[str, ...] = ()
     thin: ThinSpec | None = None
     wipe: tuple[str, ...] = ()
+    on_remove: OnRemove = OnRemove.LEAVE
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from vmwright.spec import keyfiles
-from vmwright.spec.cloud import DeviceSpec, HostSpec, LvmSpec, Pool, ThinSpec
+from vmwright.spec.cloud import DeviceSpec, HostSpec, LvmSpec, OnRemove, Pool, ThinSpec
 from vmwright.spec.findings import Findings
 from vmwright.spec.model import HostIn, PoolIn, Spec
 from vmwright.spec.values import IDENTIFIER, LABEL, USER, connect_host
@@ -108,7 +108,7 @@ def _lvm(pool: PoolIn) -> LvmSpec | None:
         return None
     given = pool.thin
     thin = ThinSpec(given.name, given.size, given.metadata, given.overcommit) if given else None
-    return LvmSpec(pool.lvm, tuple(pool.disks), thin, tuple(pool.wipe))
+    return LvmSpec(pool.lvm, tuple(pool.disks), thin, tuple(pool.wipe), pool.on_remove)
 
 
 def _ssh_config(path: KeyPath, host: HostIn, findings: Findings) -> str | None:
@@ -135,9 +135,13 @@ def _check_pool(path: KeyPath, name: str, pool: PoolIn, findings: Findings) -> N
     elif pool.dir == "/":
         findings.error((*path, "dir"), "the root directory cannot be a pool", "name a directory of its own")
     if pool.dir:
-        for key in ("disks", "thin", "wipe"):
+        for key in ("disks", "thin", "wipe", "on_remove"):
             if key in pool.model_fields_set:
                 findings.error((*path, key), "goes with lvm, not with dir", key=True)
+    if pool.thin and pool.on_remove is OnRemove.ZERO:
+        findings.error((*path, "on_remove"), "in a thin pool, zeros would take room for all that a volume promises, "
+                       "and leave what it shares with snapshots",
+                       "say discard: the pool zeroes all room before it gives it out again")
 
 
 def _check_devices(path: KeyPath, host: HostIn, findings: Findings) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from vmwright.spec import values as v
-from vmwright.spec.cloud import Copy, Filesystem, Firmware, MemoryPolicy, Sudo
+from vmwright.spec.cloud import Copy, Filesystem, Firmware, MemoryPolicy, OnRemove, Sudo
 
 # A key of a VM that holds one value: a group may give a list instead, one item for each of its VMs.
 # fmt: off
@@ -153,6 +153,11 @@ class PoolIn(Base):
     wipe: Texts = Field(
         default=[], description="With lvm: the serial or the size (like 512G) of each of the disks that may be taken "
         "with what is on it. Its content is lost. Default: none, a disk that is not blank is refused."
+    )
+    on_remove: OnRemove = Field(
+        default=OnRemove.LEAVE, description="With lvm: what becomes of the bytes of a volume that is removed: leave, "
+        "discard (the disk is told that they are not needed), or zero (they are overwritten; not in a thin pool). "
+        "Whatever it is, no new disk can be read before it has been overwritten. Default: leave."
     )
 
 

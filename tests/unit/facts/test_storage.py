@@ -71,7 +71,9 @@ def test_its_volumes_without_those_that_lvm_keeps_for_itself() -> None:
         "lab.base.template-0a1b2c": (500 << 20, 50 << 20, "thin"), "lab.web.root": (500 << 20, 50 << 20, "thin"),
         "lab.old.root": (500 << 20, 0, "thin"), "lab.web.disk-a": (100 << 20, 100 << 20, None)}
     name = "lab.web.disk-a"
-    assert rows[name] == VolumeFacts("images_lvm", name, f"/dev/vg-libvirt/{name}", "raw", 100 << 20, 100 << 20)
+    assert rows[name] == VolumeFacts("images_lvm", name, f"/dev/vg-libvirt/{name}", "raw", 100 << 20, 100 << 20,
+                                     open=True)
+    assert [name for name, row in rows.items() if not row.active] == ["lab.old.root"]
 
 
 def test_volumes_of_groups_that_nobody_wants_are_left_out() -> None:

@@ -35,13 +35,10 @@ from vmwright.names import partial_volume, template_volume
     (lvm.extend("vg", "a", 8 << 30), "lvm lvextend --size 8589934592b -- vg/a"),
     (lvm.rename("vg", ".a.partial", "a"), "lvm lvrename -- vg .a.partial a"),
     (lvm.remove("vg", "a"), "lvm lvremove --yes -- vg/a"),
-    (lvm.copy("/dev/vg/a", "raw", "/dev/vg/b", thin=False),
+    (lvm.copy("/dev/vg/a", "raw", "/dev/vg/b", zero=False),
      "qemu-img convert -n -p -W -t none -T none -f raw -O raw /dev/vg/a /dev/vg/b"),
-    (lvm.copy("/srv/a.qcow2", "qcow2", "/dev/vg/b", thin=True),
+    (lvm.copy("/srv/a.qcow2", "qcow2", "/dev/vg/b", zero=True),
      "qemu-img convert -n -p -W -t none --target-is-zero -f qcow2 -O raw /srv/a.qcow2 /dev/vg/b"),
-    (lvm.zero("/dev/vg/a", 4096), "blkdiscard --zeroout --step 67108864 --offset 4096 -- /dev/vg/a"),
-    (lvm.zero("/dev/vg/a", 0, 512), "blkdiscard --zeroout --step 67108864 --offset 0 --length 512 -- /dev/vg/a"),
-    (lvm.discard("/dev/vg/a"), "blkdiscard --step 67108864 -- /dev/vg/a"),
 ])
 def test_command_lines(argv: list[str], line: str) -> None:
     assert " ".join(argv) == line
@@ -49,10 +46,12 @@ def test_command_lines(argv: list[str], line: str) -> None:
 
 def test_only_a_thin_volume_is_taken_for_zero() -> None:
     """On a thick one it would leave the bytes of its last owner where the source has holes."""
-    assert "--target-is-zero" not in lvm.copy("/a", "qcow2", "/dev/vg/b", thin=False)
+    assert "--target-is-zero" not in lvm.copy("/a", "qcow2", "/dev/vg/b", zero=False)
 
 
-@pytest.mark.parametrize("make", [lvm.exists, lambda group, name: [*lvm.fill(name), group]])
+@pytest.mark.parametrize("make", [lvm.exists, lvm.opened, lambda group, name: lvm.hand_over(group, name, "a"),
+                                  lambda group, name: [*lvm.fill(name), group], lambda group, name: lvm.zero(name),
+                                  lambda group, name: lvm.discard(name)])
 def test_names_are_words_and_not_shell(make: Callable[[str, str], list[str]]) -> None:
     argv = make("vg", "$(touch x)")
     assert argv[:2] == ["sh", "-c"] and "$(touch x)" in argv[3:] and "touch" not in argv[2]
@@ -72,8 +71,24 @@ def test_progress(line: str, share: float | None) -> None:
     assert lvm.progress(line) == (None if share is None else pytest.approx(share))
 
 
+@pytest.mark.parametrize(("line", "done"), [
+    ("done 67108864 of 134217728", (67108864, 134217728)), ("done 1 of 1\n", (1, 1)), ("", None),
+    ("blkdiscard: /dev/vg/a: BLKZEROOUT ioctl failed: Input/output error", None), ("done of 3", None)])
+def test_how_much_is_cleared(line: str, done: tuple[int, int] | None) -> None:
+    assert lvm.cleared(line) == done
+
+
 def test_hyphens_are_doubled_in_the_names_of_device_mapper() -> None:
     assert names.dm_name("vg-libvirt", "lab.web.disk-a") == "vg--libvirt-lab.web.disk--a"
+
+
+@pytest.mark.parametrize(("path", "mapped"), [
+    ("/dev/vg-libvirt/lab.web.disk-a", "/dev/mapper/vg--libvirt-lab.web.disk--a"), ("/dev/a/b", "/dev/mapper/a-b"),
+    ("/dev/a/.b--c.partial", "/dev/mapper/a-.b----c.partial")])
+def test_the_two_paths_of_a_volume(path: str, mapped: str) -> None:
+    assert (names.mapped_path(path), names.volume_path(mapped), names.volume_path(path)) == (mapped, path, path)
+    for other in ("/dev/mapper/crypt", "/srv/images/a-b.qcow2", "/dev/sda"):
+        assert names.volume_path(other) == other
 
 
 @pytest.mark.parametrize(("volume", "long"), [
