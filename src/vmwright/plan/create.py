@@ -8,7 +8,7 @@ from vmwright.facts.model import DomainFacts, DomainState, IntentFacts, OwnerFac
 from vmwright.names import data_volume, reserved, root_volume, too_long
 from vmwright.plan.actions import Action, Change, CreateVm, Effect, GrowDisk, RebuildVm
 from vmwright.plan.devices import Dealt
-from vmwright.plan.handover import Event, hand_out
+from vmwright.plan.handover import Event, given_back, hand_out
 from vmwright.plan.networks import Link
 from vmwright.plan.place import described, differences, place
 from vmwright.plan.seeds import seed_mark
@@ -143,7 +143,8 @@ def plan_rebuild(view: View, vm: VmSpec, domain: DomainFacts, made: Made, draft:
     _check_base(view, vm, template, draft)
     check_disk_pools(view, vm, draft)
     own = view.vm_volumes.get(vm.name, ())
-    handed = hand_out(view, vm, made.devices.get(vm.name, ()), Event.REBUILD, draft)
+    rows = made.devices.get(vm.name, ())
+    handed = hand_out(view, vm, rows, Event.REBUILD, draft)
     disk = view.volume(vm.pool, vm.name, "root")
     stops = {Effect.STOPS} if domain.state not in (DomainState.SHUTOFF, DomainState.CRASHED) else set[Effect]()
     keep = tuple(sorted(v.path for v, ours in own if ours.role == "disk"))
@@ -159,7 +160,7 @@ def plan_rebuild(view: View, vm: VmSpec, domain: DomainFacts, made: Made, draft:
                         "thrown away"),
                  Change("template", f"{owner.template}@{owner.template_version}", _next_version(owner, template)),
                  *(Change(f"disk {d.name}", "attached", "kept, with its data") for d in vm.data_disks
-                   if _disk_path(view, vm, d) in keep), *handed.changes,
+                   if _disk_path(view, vm, d) in keep), *handed.changes, *given_back(view, domain, rows),
                  *(Change(*row) for row in differences(domain.persistent.placement, placement))))
     return [action, *_grow_kept(view, vm, action, draft)]
 

@@ -326,6 +326,27 @@ def _say(use: UseFacts) -> tuple[str, str]:
                     f"its interface {use.by} belongs to {use.what}"), _NETWORK
 
 
+def check_start(view: View, vm: VmSpec, domain: DomainFacts, draft: Draft) -> None:
+    """Whether a VM can start with the devices that it has, whatever the file says by now."""
+    owner, every = domain.persistent.owner, {device.address: device for device in view.facts.devices}
+    for address in domain.persistent.hostdevs:
+        if owner is None or address not in owner.devices:
+            continue
+        name = name_of(view, address)
+        if address not in every:
+            draft.refuse(f"vm {vm.name}: its device {name} is not at {short(address)} any more",
+                         "see what is there: vmwright facts --devices; then vmwright apply", vm.where)
+            continue
+        use = DeviceUse(DeviceSpec(name, address=address), where=vm.keys.get("devices", vm.where))
+        row = Row(use, every[address], note_of(view.facts, every[address]))
+        refuse_uses(view, vm, row, draft)
+        if half_wiped(row):
+            row.refuse(vm, "is wiped in part, by a run that was cut off", f"vmwright rebuild {vm.name} finishes that",
+                       draft)
+        if other := next((d for d in holders(view, address, vm.name) if d.live and address in d.live.hostdevs), None):
+            row.refuse(vm, f"is with vm {other.name}, which runs", f"stop {other.name} first", draft)
+
+
 def _check_node(view: View, vm: VmSpec, row: Row, draft: Draft) -> None:
     node = row.facts.numa_node
     if vm.pin is None or node is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -21,7 +21,7 @@ from vmwright.plan.actions import (
     UpdateVm,
     VmAction,
 )
-from vmwright.plan.devices import Dealt, Row, content, holders, short
+from vmwright.plan.devices import Dealt, Row, content, holders, name_of, short
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import Content, VmSpec
 from vmwright.units import format_size
@@ -115,6 +115,15 @@ def _data(view: View, vm: VmSpec, row: Row) -> str:
     whose = "what is on it" if row.note is None else "the data it has" if _is_own(view, vm, row.note) else \
         f"what was {_whose(view, row.note)}"
     return f"{whose} ({', '.join((format_size(size), *(found or ('no signature',))))})" if size else whose
+
+
+def given_back(view: View, domain: DomainFacts | None, kept: Collection[Row] = ()) -> Iterator[Change]:
+    """What a VM that goes gives back to the host, but for devices that it is to have again."""
+    configs = [config for config in (domain.persistent, domain.live) if config] if domain else []
+    had = {address for config in configs if config.owner for address in config.owner.devices
+           if address in config.hostdevs}
+    for address in sorted(had - {row.address for row in kept}):
+        yield Change(f"device {name_of(view, address)}", "passed through", "given back to the host, as it is")
 
 
 # -- from one to another ----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from vmwright.facts.model import DomainFacts, DomainState, Facts
 from vmwright.plan.actions import Action, Change, Effect, Kept, Plan, StartVm, StopVm
 from vmwright.plan.change import is_on
 from vmwright.plan.checks import check_memory
+from vmwright.plan.devices import check_start
 from vmwright.plan.nodes import check_nodes
 from vmwright.plan.order import order
 from vmwright.plan.start_order import in_order
@@ -26,6 +27,7 @@ def make_start_plan(cloud: Cloud, facts: Facts, names: Collection[str]) -> Plan:
                 f"is paused, which is not off: virsh resume {vm.name}"
             draft.kept.append(Kept(vm.host, f"vm {vm.name}", why))
             continue
+        check_start(views[vm.host], vm, domain, draft)
         changes = (*waking(views[vm.host], domain), Change("state", str(domain.state), "running"))
         draft.actions.append(StartVm(host=vm.host, vm=vm, why="asked for", changes=changes))
     for view in views.values():

@@ -18,6 +18,7 @@ from vmwright.plan.actions import (
     WaitReady,
 )
 from vmwright.plan.create import GIVEN_UP
+from vmwright.plan.handover import given_back
 from vmwright.plan.view import Draft, Named, View
 from vmwright.units import format_size
 
@@ -48,8 +49,8 @@ def plan_destroy(view: View, name: str, why: str, draft: Draft) -> DestroyVm | N
     return DestroyVm(
         host=view.host.name, name=name, uuid=domain.uuid if domain else None, why=why,
         effects=_costs(domain, own, intent), volumes=tuple((volume.pool, volume.name) for volume, _ in own),
-        changes=tuple(Change(volume.name, format_size(volume.allocation), view.removal(volume.pool))
-                      for volume, _ in own))
+        changes=(*(Change(volume.name, format_size(volume.allocation), view.removal(volume.pool)) for volume, _ in own),
+                 *given_back(view, domain)))
 
 
 def _costs(domain: DomainFacts | None, own: tuple[Named, ...], intent: IntentFacts | None) -> frozenset[Effect]:

@@ -11,6 +11,8 @@ from vmwright.facts.model import (
     DomainFacts,
     Facts,
     GroupFacts,
+    Held,
+    HeldFacts,
     HostFacts,
     IommuFacts,
     NodeFacts,
@@ -104,6 +106,7 @@ def _devices(host: HostFacts) -> Iterable[object]:
     yield f"  {_iommu(host.iommu)}"
     yield table(("DEVICE", "IDS", "NAME", "SERIAL", "NODE", "GROUP", "DRIVER", "USED BY"), (
         _device(device, bridges) for device in host.devices if not device.kind.startswith(_NO_CANDIDATES)))
+    yield from (_held(note) for note in host.held)
 
 
 def _iommu(iommu: IommuFacts) -> str:
@@ -121,6 +124,14 @@ def _device(device: DeviceFacts, bridges: Collection[str]) -> tuple[str, ...]:
             "" if device.numa_node is None else str(device.numa_node),
             f"{group} with {', '.join(others)}" if others else group, device.driver or "",
             "; ".join(_use(use) for use in device.uses))
+
+
+def _held(note: HeldFacts) -> str:
+    """What is known of the data on a device that a VM has had."""
+    which = ", ".join(filter(None, (_short(note.address), note.serial)))
+    said = {Held.GIVEN: f"has what vm {note.vm} of cloud {note.cloud} has left there",
+            Held.WIPING: f"is wiped in part, for vm {note.vm} of cloud {note.cloud}", Held.WIPED: "is wiped"}
+    return f"  {which}: {said[note.state]}"
 
 
 def _short(address: str) -> str:

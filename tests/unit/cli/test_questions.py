@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import typer
 from tests.unit.plan.build import WEB, cloud, made
+from tests.unit.plan.drives import Drive
 from tests.unit.plan.simulate import Machine, all_facts
 
 from vmwright.cli import runs
 from vmwright.cli.common import ask, ask_name
 from vmwright.cli.main import app
 from vmwright.errors import UsageError
-from vmwright.plan.actions import DestroyVm
+from vmwright.plan.actions import DestroyVm, Plan
 from vmwright.plan.diff import make_plan, make_rebuild_plan
 from vmwright.spec.cloud import Cloud
 
@@ -178,3 +179,27 @@ def test_apply_refuses_data_and_network_under_yes_unless_an_option_says_so() -> 
         allowed(gone, "apply", yes=True)
     assert caught.value.todo == "type its name when asked, or say --confirm web"
     assert not allowed(gone, "apply", yes=True, confirm=["web"])
+
+
+@pytest.mark.usefixtures("nobody")
+def test_a_wipe_is_confirmed_by_name() -> None:
+    """Of a new VM, of one that is rebuilt, and of one that gets a device."""
+    head = "hosts: {here: {pools: {images: {dir: /srv/images}}, devices: {n1: {serial: S1}}}}\nvms:\n"
+    row = "  web: {template: base, memory: 1G, address: 10.0.0.10, devices: %s}\n"
+    wiped, none = cloud(head + row % "{n1: wipe}"), cloud(head + row % "[]")
+    machine = Machine(drives={"0000:05:00.0": Drive("S1")})
+
+    def asked(plan: Plan) -> str:
+        with pytest.raises(UsageError) as caught:
+            runs._allow(plan, "apply", yes=True, confirm=[], allow_cut_off=False)
+        assert runs._allow(plan, "apply", yes=True, confirm=["web"], allow_cut_off=False) is False
+        return caught.value.what
+
+    assert asked(make_plan(wiped, all_facts(wiped, machine))) == (
+        "vm web: it was not confirmed to wipe n1; nothing was changed")
+    made(none, machine)
+    assert asked(make_plan(wiped, all_facts(wiped, machine))) == (
+        "vm web: it was not confirmed to wipe n1; nothing was changed")
+    made(wiped, machine)
+    assert asked(make_rebuild_plan(wiped, all_facts(wiped, machine), ["web"])) == (
+        "vm web: it was not confirmed to throw away its root disk and wipe n1; nothing was changed")

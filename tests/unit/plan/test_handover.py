@@ -14,9 +14,10 @@ from tests.unit.plan.drives import Drive, notes
 from tests.unit.plan.simulate import Killed, Machine, all_facts, carry_out, clone, use
 
 from vmwright.errors import ApplyError
-from vmwright.facts.model import Held
+from vmwright.facts.model import DeviceFacts, Facts, Held, Use, UseFacts
 from vmwright.plan.actions import Effect, Plan, UpdateVm, VmAction
 from vmwright.plan.diff import make_destroy_plan, make_plan, make_rebuild_plan
+from vmwright.plan.power import make_start_plan
 from vmwright.plan.view import Request
 from vmwright.spec.cloud import Cloud
 
@@ -362,3 +363,54 @@ def test_a_device_that_does_not_come_back_is_told(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(ApplyError, "__init__", lambda self, what, **_: said.append(what))
     assert carry_out(plan(wanted, found), wanted, found)
     assert said == [f"device {CARD} did not come back to the host: vfio-pci has it"]
+
+
+# -- destroy and start ------------------------------------------------------------------------------------------------
+
+def test_what_a_vm_that_goes_gives_back_is_told() -> None:
+    found, wanted = after(file(a="[n1, card]")), file(a="[n1, card]")
+    (action,) = make_destroy_plan(wanted, all_facts(wanted, found), ["a"]).actions
+    assert [row for row in changes(action) if row.startswith("device")] == [
+        "device card: passed through -> given back to the host, as it is",
+        "device n1: passed through -> given back to the host, as it is"]
+    less = file(a="n1")
+    rebuild = make_rebuild_plan(less, all_facts(less, found), ["a"])
+    assert [row for row in changes(of(rebuild, "a")) if row.startswith("device")] == [
+        "device n1: attached -> kept, with its data", "device card: passed through -> given back to the host, as it is"]
+
+
+def off(wanted: Cloud) -> Machine:
+    """The host, with the VM a off."""
+    found = after(wanted)
+    found.domains["a"].live = None
+    found.drives[ONE].driver, found.drives[ONE].user = "nvme", ""
+    return found
+
+
+def start(wanted: Cloud, found: Machine, change: Callable[[DeviceFacts], DeviceFacts] = lambda device: device) -> Plan:
+    """The plan of `vmwright start a`, with the first drive's facts changed."""
+    facts = found.facts(wanted)
+    devices = tuple(change(device) if device.address == ONE else device for device in facts.devices)
+    return make_start_plan(wanted, Facts((replace(facts, devices=devices),)), ["a"])
+
+
+def test_a_start_looks_at_the_devices_that_the_vm_has() -> None:
+    """Whatever the file says of them by now."""
+    found, wanted = off(file(a="n1")), file(a="[n1, n2]")
+    assert told(start(wanted, found)) == ["~ vm a: start"] and not start(wanted, found).refused
+    mounted = start(wanted, found, lambda drive: replace(drive, uses=(UseFacts(Use.MOUNT, "/dev/nvme0n1", "/mnt"),)))
+    assert refused(mounted) == [
+        "vm a: device n1 (05:00.0) is in use by the host: /dev/nvme0n1 is mounted at /mnt\n    unmount it (umount "
+        "/mnt; and see /etc/fstab), or give a another device"]
+    gone = start(wanted, found, lambda drive: replace(drive, address="0000:99:00.0"))
+    assert refused(gone) == ["vm a: its device 05:00.0 is not at 05:00.0 any more\n    see what is there: vmwright "
+                             "facts --devices; then vmwright apply"]
+    assert refused(start(wanted, begun(clone(found)))) == [
+        "vm a: device n1 (05:00.0) is wiped in part, by a run that was cut off\n    vmwright rebuild a finishes that"]
+
+
+def test_a_start_of_a_vm_whose_device_is_with_another() -> None:
+    found, wanted = after(file(a="n1", b="[]")), file(a="n1", b="[]")
+    found.domains["b"].live = found.domains["a"].live
+    found.domains["a"].live = None
+    assert refused(start(wanted, found)) == ["vm a: device n1 (05:00.0) is with vm b, which runs\n    stop b first"]

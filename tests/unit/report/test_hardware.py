@@ -14,6 +14,8 @@ from vmwright.facts.model import (
     CpuFacts,
     DeviceFacts,
     Facts,
+    Held,
+    HeldFacts,
     HostFacts,
     HugepageFacts,
     IommuFacts,
@@ -72,6 +74,14 @@ def test_other_uses_of_a_device(use: UseFacts, said: str) -> None:
     rows = told(machine(iommu=IommuFacts(True), devices=(device,)))
     row = next(row for row in rows if row.startswith("0001:05"))
     assert row.split(maxsplit=2) == ["0001:05:00.0", "1:2", said]
+
+
+def test_what_is_known_of_the_data_on_devices() -> None:
+    held = (HeldFacts("0000:05:00.0", "S1", "lab", "db"), HeldFacts("0000:08:00.0", None, "lab", "db", Held.WIPING),
+            HeldFacts("", "S3", "lab", "db", Held.WIPED))
+    rows = told(machine(iommu=IommuFacts(True), held=held))
+    assert rows[rows.index("  05:00.0, S1: has what vm db of cloud lab has left there") + 1:][:2] == [
+        "  08:00.0: is wiped in part, for vm db of cloud lab", "  S3: is wiped"]
 
 
 def test_nodes_that_are_odd() -> None:
