@@ -11,7 +11,7 @@ from vmwright.names import dm_name
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import DeviceSpec, DeviceUse, VmSpec
 
-NVME, STORAGE = "0108", "01"  # beginnings of PCI classes
+NVME, STORAGE, NETWORK = "0108", "01", "02"  # beginnings of PCI classes
 _BRIDGE, _SCREEN = "06", "0300"
 _SPARED = (None, "vfio-pci", "pci-stub", "pcieport")  # drivers that make nobody of the host need a device
 _SHOWN = 4
@@ -103,11 +103,11 @@ def deal(view: View, draft: Draft) -> Dealt:
     taken: dict[str, tuple[str, str]] = {}  # (VM, device's name) by address
     for vm in view.listed.values():
         own = draft if vm.name in planned else Draft()
-        rows = [row for use in vm.devices if (row := _row(view, use, own)) and _once(vm, row, taken, own)]
-        dealt |= {vm.name: tuple(rows)} if len(rows) == len(vm.devices) else {}
+        found = [row for use in vm.devices if (row := _row(view, use, own)) and _once(vm, row, taken, own)]
+        dealt |= {vm.name: tuple(found)} if len(found) == len(vm.devices) else {}
     homes = {address: vm for address, (vm, _) in taken.items()}
-    for name in planned & dealt.keys():
-        for row in dealt[name]:
+    for name, rows in dealt.items():
+        for row in rows if name in planned else ():
             _check(view, view.listed[name], row, homes, draft)
     return dealt
 

@@ -59,6 +59,9 @@ def hand_out(view: View, vm: VmSpec, rows: Collection[Row], event: Event, draft:
     given, changes, effects = list[Given](), list[Change](), set[Effect]()
     for row in rows:
         fate = _fate(view, vm, row, event, draft)
+        if fate is not _Fate.KEPT and "blkdiscard" not in view.facts.tools:
+            draft.refuse(f"vm {vm.name}: {row} cannot be wiped: blkdiscard is not installed on host {view.host.name}",
+                         "install it there: apt-get install util-linux", row.use.where)
         given.append(Given(row.name, row.address, row.serial, wipe=fate is not _Fate.KEPT))
         changes.append(_change(view, vm, row, fate, event))
         effects |= {Effect.TAKES_DATA} if fate is _Fate.WIPED else set[Effect]()
@@ -137,13 +140,13 @@ def settle(view: View, dealt: Dealt, draft: Draft) -> None:
 
 
 def _take_over(view: View, vm: VmSpec, row: Row, domain: DomainFacts, draft: Draft) -> None:
-    giver = _release(domain, row.address, draft.actions)
+    here = [action for action in draft.actions if action.host == view.host.name]
+    giver = _release(domain, row.address, here)
     if giver is None:
-        why, todo = _why_not(view, domain, row.address, draft.actions)
+        why, todo = _why_not(view, domain, row.address, here)
         row.refuse(vm, why, todo, draft)
         return
     by_id = {action.id: action for action in draft.actions}
-    here = [action for action in draft.actions if action.host == view.host.name]
     takers = [action for action in here if isinstance(action, _TAKERS) and action.vm.name == vm.name]
     if any(_depends(by_id, giver, taker.id) for taker in takers):
         row.refuse(vm, f"is to come from vm {domain.name}, which is to get a device of {vm.name}'s in exchange",

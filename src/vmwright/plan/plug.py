@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from vmwright.facts.model import ConfigFacts, DomainFacts
 from vmwright.plan.actions import Effect
-from vmwright.plan.devices import STORAGE, Dealt, Row, half_wiped, name_of
+from vmwright.plan.devices import NETWORK, STORAGE, Dealt, Row, half_wiped, name_of
 from vmwright.plan.handover import Event, hand_out
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import VmSpec
@@ -40,7 +40,8 @@ def plan_plugs(view: View, vm: VmSpec, domain: DomainFacts, dealt: Dealt, ports:
     removed = [("remove_devices", gone, (f"device {name_of(view, address)}", "passed through", back),
                 address in unplugged) for address in gone]
     plug = frozenset((*unplugged, *(given.address for given in now)))
-    return Plugged((*added, *removed), plug, handed.effects)
+    cut = {Effect.CUTS_OFF} if any(_is(view, address, NETWORK) for address in unplugged) else set[Effect]()
+    return Plugged((*added, *removed), plug, handed.effects | cut)
 
 
 def _check_state(vm: VmSpec, domain: DomainFacts, rows: Collection[Row], draft: Draft) -> None:
@@ -63,4 +64,8 @@ def _unpluggable(view: View, live: ConfigFacts | None, address: str) -> bool:
     """Whether the guest can do without a device at once: not without a drive, which it may have mounted."""
     if live is None or address not in live.hostdevs:
         return False
-    return any(d.address == address and not d.kind.startswith(STORAGE) for d in view.facts.devices)
+    return any(device.address == address for device in view.facts.devices) and not _is(view, address, STORAGE)
+
+
+def _is(view: View, address: str, kind: str) -> bool:
+    return any(device.address == address and device.kind.startswith(kind) for device in view.facts.devices)

@@ -117,6 +117,13 @@ def test_to_wipe_what_no_vm_has() -> None:
     assert refused(found) == ["--wipe n2: none of the VMs to rebuild has such a device\n    those that they have: n1"]
 
 
+def test_what_it_takes_to_wipe() -> None:
+    found = machine()
+    found.tools = ()
+    assert ("vm a: device n1 (05:00.0) cannot be wiped: blkdiscard is not installed on host here\n    install it "
+            "there: apt-get install util-linux") in refused(plan(file(a="{n1: wipe}"), found))
+
+
 def test_a_card_cannot_be_wiped() -> None:
     assert refused(plan(file(a="{card: wipe}"), machine())) == [
         "vm a: device card (03:00.0) has no disks, so there is nothing on it to wipe\n    take `wipe` out"]
@@ -164,6 +171,7 @@ def test_a_card_goes_from_one_to_another_without_a_word() -> None:
     moved = plan(wanted, found)
     assert told(moved) == ["~ vm a: change", "~ vm b: change"]
     assert changes(moved.actions[0]) == ["device card: passed through -> given back to the host (now)"]
+    assert moved.actions[0].effects == {Effect.CUTS_OFF}, "it is a NIC"
     assert moved.actions[0].id in moved.actions[1].needs
     after(wanted, before=found)
     assert found.drives[CARD].user == "b" and not plan(wanted, found).actions
