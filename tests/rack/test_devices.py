@@ -91,8 +91,8 @@ def test_what_cannot_be_given_is_refused(lab: Lab, at: dict[str, str]) -> None:
         pvcreate -q {two}; vgcreate -q theirs {two}""")
     port, way_in = (lab.sh(f"basename $(readlink -f /sys/class/net/{nic})")
                     for nic in ("ens1f1/device", "eno1/device/.."))
-    lab.file(f'      port: {{address: "{port}"}}\n      eno1: {{address: "{way_in}"}}\n      lost: {{serial: S0}}\n'
-             f'      wrong: {{serial: S0, address: "{at[ONE]}"}}\n      same: {{address: "{at[ONE]}"}}\n',
+    lab.file(f'      port: {{address: "{port}"}}\n      eno1: {{address: "{way_in}"}}\n      lost: {{serial: S9}}\n'
+             f'      wrong: {{serial: S0, address: "{at[TWO]}"}}\n      same: {{address: "{at[ONE]}"}}\n',
              a="[n1, n2, n3, port, eno1]", b="[lost, wrong, same]")
     refused = lab.refused()
     short = {serial: address.removeprefix("0000:") for serial, address in at.items()}
@@ -107,8 +107,8 @@ def test_what_cannot_be_given_is_refused(lab: Lab, at: dict[str, str]) -> None:
         f"vm a: device eno1 ({way_in.removeprefix('0000:')}) is in use by the host: the default route goes by eno1",
         f"vm a: device eno1 ({way_in.removeprefix('0000:')}) is in use by the host: the ssh session of vmwright comes "
         "in by eno1",
-        "device lost: host rack has no device with the serial S0",
-        f"device wrong ({short[ONE]}): its serial is {ONE}, and the file says S0",
+        "device lost: host rack has no device with the serial S9",
+        f"device wrong ({short[TWO]}): its serial is {TWO}, and the file says S0",
         f"vm b: device same ({short[ONE]}) is given twice: it is device n1 of vm a",
     }
     lab.sh(f"umount /mnt/x; swapoff {three}; vgremove -q theirs; pvremove -q {two}; wipefs -qa {one} {two} {three}")
