@@ -9,7 +9,7 @@ from enum import StrEnum
 from vmwright.facts.model import HostFacts, Kvm
 from vmwright.names import HOST_STATE
 from vmwright.plan.boot import GUESTS_REMEDY
-from vmwright.plan.needs import tools_of
+from vmwright.plan.needs import remedy, there, tools_of
 from vmwright.spec.cloud import BuildSource, Cloud, Filesystem, ImageSource, Pool
 from vmwright.units import GIB, MIB, format_size
 
@@ -118,12 +118,12 @@ def _paths(facts: HostFacts, wanted: Iterable[Pool]) -> Iterator[Check]:
 def _tools(facts: HostFacts, cloud: Cloud | None) -> Iterator[Check]:
     default: list[BuildSource | ImageSource] = [BuildSource("debian", "stable", Filesystem.EXT4)]
     sources = [t.source for t in cloud.templates if t.host == facts.name] if cloud else default
-    needed = dict(tool for source in sources for tool in tools_of(source))
-    missing = {tool: package for tool, package in needed.items() if tool not in facts.tools}
+    needed = tuple(dict.fromkeys(tool for source in sources for tool in tools_of(source)))
+    missing = tuple(tool for tool in needed if not there(tool, facts))
     if needed:
         yield _check(not missing, "the programs that make templates are there",
                      f"missing, to make templates: {', '.join(missing)}",
-                     f"apt-get install {' '.join(dict.fromkeys(missing.values()))}",
+                     remedy(missing, facts.platform),
                      otherwise=Verdict.FAIL if cloud else Verdict.WARN)
     lacks = [tool for tool in ("flock", "setsid", "setpriv") if tool not in facts.tools]
     yield _check(not lacks, "flock, setsid and setpriv are there", f"missing: {', '.join(lacks)}",

@@ -15,6 +15,9 @@ HOST_STATE = "/var/lib/vmwright"  # on the host: intents, images, manifests of t
 DEVICE_NOTES = f"{HOST_STATE}/devices"
 HOST_RUN = "/run/vmwright"  # on the host, gone at reboot: the lock, the result of the KVM probe
 
+GRUB_DROP_IN = "/etc/default/grub.d/60-vmwright.cfg"
+OUR_FILES = (GRUB_DROP_IN,)  # that we may write outside of our own directories
+
 _DM_NAME = 127  # DM_NAME_LEN of linux/dm-ioctl.h is 128, with the NUL at its end
 
 # lvm(8), VALID NAMES. It says that an LV cannot be called snapshot or pvmove; in fact nothing may begin so.
@@ -114,6 +117,16 @@ def parse_partial(path: str) -> OurVolume | None:
     if not (name.startswith(".") and name.endswith(".partial")):
         return None
     return parse_path(f"{folder}/{name.removeprefix('.').removesuffix('.partial')}")
+
+
+def written_note(path: str) -> str:
+    """A copy of what we wrote to a file of the host last: what differs from it, somebody else has changed."""
+    return f"{HOST_STATE}/files{path}"
+
+
+def before_note(path: str) -> str:
+    """What a file of the host's was before we wrote to it for the first time."""
+    return f"{HOST_STATE}/before{path}"
 
 
 def device_note(address: str) -> str:

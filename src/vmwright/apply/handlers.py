@@ -11,11 +11,15 @@ from vmwright.apply.context import Context
 from vmwright.apply.create import create_vm, rebuild_vm
 from vmwright.apply.grow import grow_disk
 from vmwright.apply.power import restart_vm, start_vm, stop_vm, wait_vm
+from vmwright.apply.prepare import install_packages, reboot, set_kernel_arguments
 from vmwright.apply.remove import destroy_vm, remove_template, tidy
 from vmwright.apply.storage import create_group, create_network, create_pool, make_template
 from vmwright.plan import actions
 
 HANDLERS: dict[type[actions.Action], Callable[[Any, Context], None]] = {
+    actions.InstallPackages: install_packages,
+    actions.SetKernelArguments: set_kernel_arguments,
+    actions.Reboot: reboot,
     actions.CreatePool: create_pool,
     actions.CreateGroup: create_group,
     actions.CreateNetwork: create_network,

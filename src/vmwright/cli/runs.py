@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -39,6 +39,8 @@ Confirm = Annotated[list[str] | None, typer.Option("--confirm", metavar="NAME", 
     "Allow what takes the data of this VM, or of disks for this pool, without a question."))]
 CutOff = Annotated[bool, typer.Option("--allow-cut-off", help="Allow what cuts a running VM's network; only -y needs "
                                                               "it.")]
+MayReboot = Annotated[bool, typer.Option("--reboot", help=(
+    "Reboot hosts that need it, without a question: their VMs are shut down before."))]
 Parallel = Annotated[int, typer.Option("--parallel", metavar="N", help="Actions at once on a host (0: from its CPUs).")]
 Wait = Annotated[float, typer.Option("--wait", metavar="SECONDS", min=0, help=(
     "How long to wait for another vmwright that is at work on a host. 0: end at once, with 7."))]
@@ -147,17 +149,18 @@ def apply(
                                                             "start.")] = False,
     confirm: Confirm = None,
     allow_cut_off: CutOff = False,
+    reboot: MayReboot = False,
     parallel: Parallel = 0,
     wait: Wait = 0.0,
 ) -> None:
     """Show the plan, ask, and make it so. Picks up after a fault."""
     apply_file(file, yes=yes, prune=prune, restart=restart, confirm=confirm or [], allow_cut_off=allow_cut_off,
-               parallel=parallel, wait=wait)
+               allow_reboot=reboot, parallel=parallel, wait=wait)
 
 
 def apply_file(
     file: str, *, yes: bool = False, prune: bool = False, restart: bool = False, confirm: list[str] | None = None,
-    allow_cut_off: bool = False, parallel: int = 0, wait: float = 0.0,
+    allow_cut_off: bool = False, allow_reboot: bool = False, parallel: int = 0, wait: float = 0.0,
 ) -> None:
     """Plan and apply a file."""
     from vmwright.plan.diff import make_plan
@@ -167,31 +170,48 @@ def apply_file(
         return make_plan(cloud, found, Request(restart=restart, prune=prune))
 
     carry_out(file, planner, command="apply", yes=yes, confirm=confirm or [], allow_cut_off=allow_cut_off,
-              parallel=parallel, wait=wait)
+              allow_reboot=allow_reboot, parallel=parallel, wait=wait)
 
 
 def carry_out(file: str, planner: Callable[[Cloud, Facts], Plan], *, command: str, yes: bool, confirm: list[str],
-              allow_cut_off: bool = False, parallel: int = 0, wait: float = 0.0) -> None:
-    """Lock, read, plan, show, ask, do, read again and compare.
+              allow_cut_off: bool = False, allow_reboot: bool = False, parallel: int = 0, wait: float = 0.0) -> None:
+    """Lock, read, plan, show, ask, do, read again and compare; again from the start after hosts have been prepared.
 
     The hosts are locked from before they are read: a plan is carried out on what it was made from.
     """
     from vmwright.apply.lock import all_locked
+    from vmwright.plan.actions import Prepare
     from vmwright.session import Sessions
 
-    cloud, _ = with_images(load_cloud(file))
-    with Sessions(cloud.hosts) as sessions, all_locked([s.host for s in sessions], wait=wait, tell=_aside):
-        found = read_facts(cloud, sessions)
-        made = planner(cloud, found)
-        _show(made, whole=command == "apply")
-        refuse_if_refused(made)
-        if made.empty:
-            return
-        named = _allow(made, command, yes=yes, confirm=confirm, allow_cut_off=allow_cut_off)
-        if not yes and not named and not ask("Apply this?"):
-            raise UsageError("nothing was changed", todo="")
-        _run(cloud, found, made, sessions, command, parallel)
-        _verify(cloud, sessions, made, command)
+    shown: dict[str, frozenset[Any]] = {}
+    while True:
+        cloud, _ = with_images(load_cloud(file))
+        with Sessions(cloud.hosts) as sessions, all_locked([s.host for s in sessions], wait=wait, tell=_aside):
+            found = read_facts(cloud, sessions)
+            made = planner(cloud, found)
+            known = bool(shown) and all(shown.get(action.id) == action.effects for action in made.actions)
+            if not known or made.refused:
+                _show(made, whole=command == "apply")
+            refuse_if_refused(made)
+            if made.empty:
+                _say_done(shown)
+                return
+            if not known:
+                allowed = Allowed(yes, tuple(confirm), allow_cut_off, allow_reboot)
+                if not _allow(made, command, allowed) and not yes and not ask("Apply this?"):
+                    raise UsageError("nothing was changed", todo="")
+            _run(cloud, found, replace(made, actions=made.first), sessions, command, parallel)
+            if not any(isinstance(action, Prepare) for action in made.actions):
+                _verify(cloud, sessions, made, command)
+                return
+        _say_prepared(made, shown)
+        shown = {action.id: action.effects for action in made.actions}
+
+
+def _say_done(shown: dict[str, frozenset[Any]]) -> None:
+    """Say that all is as it should be, where preparing was all there was to do; else the empty plan has said so."""
+    if shown:
+        console().print("Done: read again, and everything is as the file says.", style="green")
 
 
 def _aside(text: str) -> None:
@@ -199,8 +219,28 @@ def _aside(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def _allow(made: Plan, command: str, *, yes: bool, confirm: list[str], allow_cut_off: bool) -> bool:
-    """What takes data is asked for by name, what cuts the network by an option, even under -y.
+def _say_prepared(made: Plan, shown: dict[str, frozenset[Any]]) -> None:
+    """Raises ApplyError when a host was to be prepared by the same steps twice: they do not come about."""
+    again = [action for action in made.first if action.id in shown]
+    if again:
+        raise ApplyError("what prepares the hosts was done, but read again they are as before",
+                         why="\n".join(f"{a.object}: {a.verb} ({a.why})" for a in again),
+                         todo="look on the host why it did not help; then apply again")
+    console().print("The hosts are prepared; reading them again.", style="green")
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What may be done without a question. `confirm` are names whose data may be taken."""
+
+    yes: bool
+    confirm: tuple[str, ...] = ()
+    cut_off: bool = False
+    reboot: bool = False
+
+
+def _allow(made: Plan, command: str, allowed: Allowed) -> bool:
+    """What takes data or reboots is asked for by name, what cuts the network by an option, even under -y.
 
     Returns whether a name was typed for every action that is there: then there is nothing left to ask.
     """
@@ -209,15 +249,20 @@ def _allow(made: Plan, command: str, *, yes: bool, confirm: list[str], allow_cut
     typed = 0
     for action in made.actions:
         name, verb = _at_stake(action)
-        if Effect.TAKES_DATA in action.effects and name not in confirm:
-            if yes or not ask_name(f"{action.object}: {verb}", name):
+        if Effect.TAKES_DATA in action.effects and name not in allowed.confirm:
+            if allowed.yes or not ask_name(f"{action.object}: {verb}", name):
                 option = f"--confirm {name}" if command == "apply" else "-y"
                 raise UsageError(f"{action.object}: it was not confirmed to {verb}; nothing was changed",
                                  todo=f"type its name when asked, or say {option}")
             typed += 1
-        if Effect.CUTS_OFF in action.effects and not allow_cut_off and yes:
+        if Effect.CUTS_OFF in action.effects and not allowed.cut_off and allowed.yes:
             raise UsageError(f"{action.object}: this cuts the network of a running VM; nothing was changed",
                              todo="say --allow-cut-off with -y, or apply without -y and look")
+        if Effect.REBOOTS in action.effects and not allowed.reboot:
+            if allowed.yes or not ask_name(f"reboot host {action.host} ({action.why})", action.host):
+                raise UsageError(f"host {action.host} has to be rebooted: {action.why}; nothing was changed",
+                                 todo="type its name when asked, or say --reboot")
+            typed += 1
     return typed == len(made.actions)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from vmwright.errors import HostError
-from vmwright.facts import boot, cpu, domains, kvm, pci, probes, storage
+from vmwright.facts import boot, cpu, domains, kvm, pci, platform, probes, storage
 from vmwright.facts import devices as device_uses
 from vmwright.facts.model import (
     BlockFacts,
@@ -29,6 +29,8 @@ from vmwright.virt.connect import Inventory, RawDomain, RawPool
 
 T = TypeVar("T")
 _PROBE_SECONDS = 60.0
+_DAEMONS = ("libvirtd", "virtqemud")
+NO_LIBVIRT = Inventory(None, None, "", (), (), ())
 LOGICAL = "logical"  # libvirt's word for a pool that is a volume group
 
 
@@ -51,7 +53,7 @@ def gather_host(cloud: Cloud, session: Session, *, disks: bool = False, devices:
     sets some aside there or a VM has one of us, or with `devices`; block devices with them, for they may be in use.
     """
     pools = [pool for pool in cloud.pools if pool.host == session.spec.name]
-    inventory = session.virt.inventory(refresh={pool.name for pool in pools if not pool.lvm})
+    inventory = _inventory(session, {pool.name for pool in pools if not pool.lvm})
     hidden = untold(pools, (_pool(raw) for raw in inventory.pools))
     devices = devices or session.spec.iommu or bool(session.spec.devices) or any(map(_has_ours, inventory.domains))
     wanted = storage.wanted(pools, disks=disks or devices)
@@ -68,6 +70,16 @@ def gather_host(cloud: Cloud, session: Session, *, disks: bool = False, devices:
 def _has_ours(domain: RawDomain) -> bool:
     """Whether a VM of vmwright's has a device that is passed through, from its XML."""
     return METADATA_URI in domain.persistent and "<hostdev" in domain.persistent + (domain.live or "")
+
+
+def _inventory(session: Session, refresh: set[str]) -> Inventory:
+    """What libvirt has; nothing where it is not installed yet: the plan installs it."""
+    try:
+        return session.virt.inventory(refresh=refresh)
+    except HostError:
+        if any(session.host.run(["sh", "-c", f"command -v {program}"], check=False).code == 0 for program in _DAEMONS):
+            raise
+        return NO_LIBVIRT
 
 
 def untold(wanted: Iterable[Pool], there: Iterable[PoolFacts]) -> dict[str, str]:
@@ -126,6 +138,7 @@ def assemble(name: str, outputs: Mapping[str, probes.Output], inventory: Invento
         boot=read("boot", boot.parse) if "boot" in outputs else BootFacts(),
         kvm_device_mode=outputs["kvm-device"].text.strip() or None,
         user=outputs["user"].text.strip(),
+        platform=read("platform", lambda text: platform.parse(text, outputs["own-files"].text, outputs["os"].text)),
     )
     if not devices:
         return host

@@ -333,6 +333,35 @@ class DomainFacts:
     saved: bool = False  # its memory lies in a file (virsh managedsave), and its next start goes on from there
 
 
+@dataclass(frozen=True)
+class FileFacts:
+    """A file of the host's that we may write. None: it is not there; `ours`: what we wrote last, None: never."""
+
+    path: str
+    text: str | None = None
+    ours: str | None = None
+
+
+@dataclass(frozen=True)
+class PlatformFacts:
+    """What kind of system a host has, as far as it takes to prepare it. `id` and `like` are os-release's.
+
+    `tools` are the ways to install packages (apt-get, dnf) and to set the kernel's command line (update-grub, grubby).
+    """
+
+    id: str = ""
+    like: tuple[str, ...] = ()
+    boot: str = ""  # differs from boot to boot
+    cmdline: str = ""
+    systemd: bool = False
+    tools: tuple[str, ...] = ()
+    files: tuple[FileFacts, ...] = ()
+
+    def file(self, path: str) -> FileFacts:
+        """What is known of a file."""
+        return next((file for file in self.files if file.path == path), FileFacts(path))
+
+
 class Held(StrEnum):
     """What is known of the data on a device that we have given to a VM."""
 
@@ -438,6 +467,7 @@ class HostFacts:
     iommu: IommuFacts | None = None  # None: not read, as the devices
     held: tuple[HeldFacts, ...] = ()
     boot: BootFacts = BootFacts()
+    platform: PlatformFacts = PlatformFacts()
     machine: str = "q35"
     kvm_device_mode: str | None = None  # "root:kvm 660"; libvirt probes anew at every define where it is not usable
     user: str = "root"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vmwright.errors import HostError
-from vmwright.facts import cpu, kvm
+from vmwright.facts import cpu, kvm, platform
 from vmwright.facts.model import IntentFacts, LinkFacts, PathFacts, VolumeFacts
 from vmwright.names import HOST_STATE
 
@@ -19,7 +19,8 @@ TOOLS = (
     "qemu-img", "curl", "xz", "gzip", "zstd", "mmdebstrap", "sgdisk", "mke2fs", "mkfs.xfs", "mkfs.btrfs", "mkfs.vfat",
     "mkfs.fat", "mcopy", "mmd", "flock", "setpriv", "setsid", "sha256sum", "sha512sum", "truncate", "dd", "chroot",
     "tar", "losetup", "mount", "umount", "apt-config", "apt-get", "xfs_admin", "tune2fs", "blkid", "prlimit", "timeout",
-    "virt-host-validate", "systemctl", "lvm", "lsblk", "wipefs", "blkdiscard", "dmeventd", "thin_check",
+    "virt-host-validate", "systemctl", "qemu-system-x86_64", "qemu-kvm", "libvirtd", "virtqemud", "virsh",
+    "lvm", "lsblk", "wipefs", "blkdiscard", "dmeventd", "thin_check",
 )
 _BEGIN, _END = "--vmwright-begin--", "--vmwright-end--"
 
@@ -56,6 +57,7 @@ def commands(cloud: str, paths: Collection[str], untold: Collection[str] = ()) -
         "work": [*sh, 'for f in "$1"/*; do [ -e "$f" ] && basename "$f"; done; :', "sh", f"{HOST_STATE}/{cloud}/work"],
         "paths": [*sh, _PATHS, "sh", *sorted({*paths, HOST_STATE})],
         "files": [*sh, _FILES, "sh", cloud, *sorted(untold)],
+        **platform.commands(),
     }
 
 
@@ -126,8 +128,8 @@ def split(text: str) -> dict[str, Output]:
 
 def parse_os(text: str) -> str:
     """The system's name, from os-release(5)."""
-    values = dict(line.partition("=")[::2] for line in text.splitlines() if "=" in line)
-    return values.get("PRETTY_NAME", values.get("NAME", "unknown")).strip("\"'")
+    values = platform.parse_os_release(text)
+    return values.get("PRETTY_NAME", values.get("NAME", "unknown"))
 
 
 def parse_count(text: str) -> int:

@@ -25,6 +25,7 @@ class Effect(Enum):
 
     STOPS = "stops the VM"
     TAKES_DATA = "takes data"
+    REBOOTS = "reboots the host"
     CUTS_OFF = "cuts the network"
     NEXT_START = "at next start"
 
@@ -64,6 +65,66 @@ class Action:
     def id(self) -> str:
         """Unique in a plan, the same at every run."""
         return f"{self.host}/{self.object}/{self.verb}".replace(" ", "-")
+
+
+class Prepare(Action):
+    """A step that makes a host able to do the rest. All of them come first; then the facts are read anew."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstallPackages(Prepare):
+    """Install packages with the distribution's own tool (apt-get or dnf), and have services started, now and at boot.
+
+    `programs` are those that must be there afterwards.
+    """
+
+    tool: str
+    packages: tuple[str, ...]
+    services: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
+    sign: Sign = Sign.ADD
+
+    @property
+    def object(self) -> str:
+        return "packages"
+
+    @property
+    def verb(self) -> str:
+        return "install"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetKernelArguments(Prepare):
+    """Have the kernel started with these arguments from the next boot on, by a file of our own or by grubby."""
+
+    arguments: tuple[str, ...]
+    tool: str  # update-grub or grubby
+    text: str = ""  # of names.GRUB_DROP_IN, with update-grub
+
+    @property
+    def object(self) -> str:
+        return "kernel arguments"
+
+    @property
+    def verb(self) -> str:
+        return "set"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reboot(Prepare):
+    """Reboot the host and wait until it is back. `stop` are VMs of this cloud that are shut down before, in order."""
+
+    boot: str  # the id of the boot that ends
+    stop: tuple[str, ...] = ()
+    sign: Sign = Sign.WARN
+
+    @property
+    def object(self) -> str:
+        return f"host {self.host}"
+
+    @property
+    def verb(self) -> str:
+        return "reboot"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -434,3 +495,8 @@ class Plan:
     def empty(self) -> bool:
         """Nothing to do."""
         return not self.actions
+
+    @property
+    def first(self) -> tuple[Action, ...]:
+        """What is to be done before the facts must be read anew: what prepares hosts; without any, everything."""
+        return tuple(action for action in self.actions if isinstance(action, Prepare)) or self.actions

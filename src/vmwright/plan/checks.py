@@ -20,6 +20,7 @@ from vmwright.plan.actions import (
     VmAction,
 )
 from vmwright.plan.groups import check_overcommit, copies_holes
+from vmwright.plan.needs import firmware_remedy, there
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import Copy, Firmware
 from vmwright.units import GIB, MIB, format_size
@@ -36,15 +37,17 @@ def check_host(view: View, draft: Draft) -> None:
     if not view.vms:
         return
     if facts.emulator is None:
-        draft.refuse(f"host {name}: QEMU for x86_64 is not installed", "install it: apt-get install qemu-system-x86",
-                     view.host.where)
+        if facts.libvirt and there("qemu-system-x86_64", facts):
+            draft.refuse(f"host {name}: libvirt knows no QEMU for x86_64", "see what it says of it there: virsh "
+                         "domcapabilities", view.host.where)
+        return  # what KVM and firmware are like is seen when it is installed
     if view.host.accelerator == "kvm" and facts.kvm is not Kvm.WORKS:
         draft.refuse(f"host {name}: `accelerator: kvm`, but KVM is {facts.kvm}: {facts.kvm_reason}",
                      "see `vmwright doctor`, or say `accelerator: auto`", view.host.where)
     uefi = next((vm for vm in view.vms if vm.firmware is Firmware.UEFI), None)
-    if uefi and facts.emulator and not facts.uefi:
+    if uefi and not facts.uefi:
         draft.refuse(f"host {name}: libvirt finds no UEFI firmware, which {uefi.name} boots with",
-                     "install it: apt-get install ovmf (or say `firmware: bios`)", uefi.where)
+                     f"install it: {firmware_remedy(facts.platform)} (or say `firmware: bios`)", uefi.where)
     if view.domain_type == "qemu" and view.host.accelerator == "auto":
         reason = f" ({facts.kvm_reason})" if facts.kvm_reason else ""
         draft.warnings.append(f"host {name}: guests run emulated, some ten times slower than with KVM, because KVM is "

@@ -125,13 +125,14 @@ def _check_iommu(view: View, draft: Draft) -> bool:
         return False
     if iommu.on:
         return True
+    if view.host.iommu:
+        return False  # it is switched on first, or refused with why it cannot be: plan/prepare.py
     if iommu.table is None:
         draft.refuse(f"{off} none", "switch it on in the firmware's setup (VT-d, AMD-Vi), then apply again", where)
     else:
-        word = "intel_iommu=on" if iommu.table == "DMAR" else "amd_iommu=on"
-        said = f" (it has: {' '.join(iommu.arguments)})" if iommu.arguments else ""
-        draft.refuse(f"{off} one ({iommu.table}), and the kernel does not use it",
-                     f"add {word} to its kernel command line{said}, reboot it, then apply again", where)
+        said = f" (its command line has: {' '.join(iommu.arguments)})" if iommu.arguments else ""
+        draft.refuse(f"{off} one ({iommu.table}), and the kernel does not use it{said}",
+                     "say `iommu: true` for the host: then vmwright switches it on, which takes a reboot", where)
     return False
 
 

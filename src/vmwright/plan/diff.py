@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from vmwright.facts.model import Facts
-from vmwright.plan.actions import Kept, Plan, VmAction
+from vmwright.plan.actions import Kept, Plan, Prepare, VmAction
 from vmwright.plan.boot import plan_boot
 from vmwright.plan.change import plan_existing
 from vmwright.plan.checks import check_host, check_memory, check_space
@@ -17,6 +17,7 @@ from vmwright.plan.handover import settle
 from vmwright.plan.networks import plan_networks
 from vmwright.plan.nodes import check_nodes
 from vmwright.plan.order import order, with_needs
+from vmwright.plan.prepare import iommu_comes, plan_prepare
 from vmwright.plan.remove import plan_destroy, plan_tidy, plan_unlisted
 from vmwright.plan.start_order import in_order
 from vmwright.plan.storage import plan_old_versions, plan_pools, plan_templates
@@ -49,6 +50,9 @@ def make_rebuild_plan(cloud: Cloud, facts: Facts, names: Collection[str], wipe: 
     _check_wipe(cloud, chosen, wipe, draft)
     for view in views:
         settle(view, _plan_wanted(view, draft), draft)
+    for action in draft.actions:
+        if isinstance(action, Prepare):
+            draft.refuse(f"host {action.host} is not prepared: {action.why}", "first: vmwright apply")
     wanted = frozenset(a.id for a in draft.actions if isinstance(a, VmAction))
     draft.actions = list(with_needs(draft.actions, wanted))
     for view in views:
@@ -121,6 +125,7 @@ def _finish(cloud: Cloud, draft: Draft) -> Plan:
 
 def _plan_wanted(view: View, draft: Draft) -> Dealt:
     """What the file asks for on this host, in the order in which one thing stands on another. Returns its devices."""
+    plan_prepare(view, draft)
     check_host(view, draft)
     dealt = deal(view, draft)
     pools = plan_pools(view, draft)
@@ -128,7 +133,10 @@ def _plan_wanted(view: View, draft: Draft) -> Dealt:
     templates = plan_templates(view, draft, pools)
     made = Made(links, templates, pools, dealt)
     for vm in view.vms:
-        _plan_vm(view, vm, made, draft)
+        if vm.devices and iommu_comes(view):
+            draft.kept.append(Kept(view.host.name, f"vm {vm.name}", "waits until the IOMMU is on, for its devices"))
+        else:
+            _plan_vm(view, vm, made, draft)
     return dealt
 
 

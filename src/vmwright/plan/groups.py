@@ -16,8 +16,6 @@ from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import LvmSpec, Pool, ThinSpec
 from vmwright.units import GIB, MIB, format_size, parse_size
 
-_TOOLS = (("lvm", "lvm2"), ("wipefs", "util-linux"), ("blkdiscard", "util-linux"))
-_THIN_TOOLS = (("thin_check", "thin-provisioning-tools"),)
 _LEAST_METADATA, _MOST_METADATA = 64 * MIB, 15 * GIB  # lvmthin(7): at most 15.81 GiB
 _FULL = 80.0  # percent from which it is time to act
 _MOUNTED = {SWAP: "swap space in use", ELSEWHERE: "mounted, though not where it could be seen"}
@@ -27,7 +25,6 @@ _CLOSE = 0.01  # how far a size in the file may be from a disk's own
 def plan_group(view: View, pool: Pool, lvm: LvmSpec, draft: Draft) -> CreateGroup | None:
     """What makes a volume group and its libvirt pool be as the file says; None when nothing is missing, or refused."""
     refused = len(draft.refused)
-    _check_tools(view, pool, lvm, draft)
     facts, group = view.pool_facts.get(pool.name), view.groups.get(lvm.group)
     _check_libvirt(view, pool, facts, draft)
     disks = tuple(_disks(view, pool, lvm, group, draft))
@@ -61,13 +58,6 @@ def describe(group: GroupFacts | None, thin: ThinFacts | None) -> str:
         return free
     return (f"{free}; thin pool {thin.name}: {thin.data_percent:.0f}% of {format_size(thin.size)} used, metadata "
             f"{thin.metadata_percent:.0f}% of {format_size(thin.metadata)}")
-
-
-def _check_tools(view: View, pool: Pool, lvm: LvmSpec, draft: Draft) -> None:
-    for tool, package in (*_TOOLS, *(_THIN_TOOLS if lvm.thin else ())):
-        if tool not in view.facts.tools:
-            draft.refuse(f"pool {pool.name}: {tool} is not installed on host {view.host.name}",
-                         f"install it there: apt-get install {package}", pool.where)
 
 
 def _check_libvirt(view: View, pool: Pool, facts: PoolFacts | None, draft: Draft) -> None:

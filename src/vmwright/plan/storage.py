@@ -6,7 +6,6 @@ from vmwright.facts.model import PoolFacts, VolumeFacts
 from vmwright.names import HOST_STATE, OurVolume, parse_path, template_volume
 from vmwright.plan.actions import Change, CreatePool, CreateVm, DestroyVm, Kept, MakeTemplate, RemoveTemplate
 from vmwright.plan.groups import plan_group
-from vmwright.plan.needs import tools_of
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import BuildSource, ImageSource, Pool, TemplateSpec
 from vmwright.units import GIB, MIB, format_size
@@ -71,7 +70,7 @@ def plan_templates(view: View, draft: Draft, pools: dict[str, str]) -> dict[tupl
     made: dict[tuple[str, str], str] = {}
     before: dict[tuple[str, str], str] = {}  # the same version for another pool: both would be made in one directory
     for key, template in view.templates.items():
-        if (template.pool, _volume(view, template)) in view.volumes:
+        if is_there(view, template):
             why = f"version {template.version} is there"
             draft.kept.append(Kept(view.host.name, f"template {template.name}", why))
             continue
@@ -82,15 +81,16 @@ def plan_templates(view: View, draft: Draft, pools: dict[str, str]) -> dict[tupl
     return made
 
 
+def is_there(view: View, template: TemplateSpec) -> bool:
+    """Whether this version is in its pool."""
+    return (template.pool, _volume(view, template)) in view.volumes
+
+
 def _volume(view: View, template: TemplateSpec) -> str:
     return template_volume(view.cloud.name, template.name, template.version, block=bool(view.lvm(template.pool)))
 
 
 def _make(view: View, template: TemplateSpec, needs: tuple[str, ...], draft: Draft) -> MakeTemplate:
-    for tool, package in tools_of(template.source):
-        if tool not in view.facts.tools:
-            draft.refuse(f"template {template.name}: {tool} is not installed on host {view.host.name}",
-                         f"install it there: apt-get install {package}", template.where)
     _check_room(view, template, draft)
     _check_stranded(view, template, draft)
     older = [ours.detail for _, ours in view.template_volumes.get(template.name, ()) if ours.detail != template.version]

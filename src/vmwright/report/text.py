@@ -13,7 +13,8 @@ from vmwright.units import format_size
 
 _STYLE = {Sign.ADD: "green", Sign.CHANGE: "yellow", Sign.REMOVE: "red", Sign.WARN: "bold red"}
 _COUNTED = {Sign.ADD: "to add", Sign.CHANGE: "to change", Sign.REMOVE: "to remove"}
-_COSTS = (Effect.STOPS, Effect.TAKES_DATA, Effect.CUTS_OFF)  # that at next start something counts is told by the change
+# That something counts at a next start is told by the change.
+_COSTS = (Effect.REBOOTS, Effect.STOPS, Effect.TAKES_DATA, Effect.CUTS_OFF)
 _WIDEST, _SHOWN = 44, 5
 
 
@@ -42,6 +43,9 @@ def _actions(plan: Plan) -> Iterator[Text]:
             yield Text(f"host {host}", style="bold")
         for action in actions:
             yield from action_lines(action, widths)
+    if plan.first != plan.actions:
+        yield Text("What prepares hosts is done first. Then they are read again, and the rest is worked out anew, and "
+                   "shown again where it differs from this.", style="dim")
 
 
 def _widths(actions: Iterable[Action]) -> tuple[int, int]:
@@ -96,7 +100,7 @@ def _gathered(kept: Sequence[Kept]) -> Sequence[Kept]:
 
 def mark(action: Action) -> Sign:
     """The sign to show: what takes data or cuts the network is marked, whatever else it does."""
-    costly = action.effects & {Effect.TAKES_DATA, Effect.CUTS_OFF}
+    costly = action.effects & {Effect.TAKES_DATA, Effect.CUTS_OFF, Effect.REBOOTS}
     return Sign.WARN if costly and action.sign is not Sign.REMOVE else action.sign
 
 

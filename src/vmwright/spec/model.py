@@ -184,8 +184,8 @@ class HostIn(Base):
     )
     iommu: v.Bool = Field(
         default=False,
-        description="Whether the host must have its IOMMU on (firmware, kernel command line) even while no VM needs "
-        "it. Default: false.",
+        description="Whether the host is prepared for PCI pass-through: its IOMMU on, by the kernel's arguments, which "
+        "takes a reboot. Default: false.",
     )
     devices: dict[str, DeviceIn] = Field(
         default={}, description="PCI devices set aside for guests, by a name that VMs use. Default: none."

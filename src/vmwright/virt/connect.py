@@ -66,7 +66,7 @@ class RawNetwork:
 class Inventory:
     """One read of all that libvirt has on a host. `firmwares` are what it can boot guests of this machine type with."""
 
-    libvirt: str
+    libvirt: str | None  # None: it is not there
     emulator: str | None
     capabilities: str
     domains: tuple[RawDomain, ...]

@@ -146,7 +146,7 @@ def test_every_command_says_what_its_yes_answers() -> None:
 
 
 def allowed(made_plan: Any, command: str, **given: Any) -> bool:
-    return runs._allow(made_plan, command, **({"yes": False, "confirm": [], "allow_cut_off": False} | given))
+    return runs._allow(made_plan, command, runs.Allowed(**({"yes": False} | given)))
 
 
 def test_destroy_and_rebuild_ask_for_each_name_and_yes_answers(keyboard: int) -> None:
@@ -172,7 +172,7 @@ def test_apply_refuses_data_and_network_under_yes_unless_an_option_says_so() -> 
     cutting = make_plan(after, all_facts(after, machine))
     with pytest.raises(UsageError, match="vm web: this cuts the network of a running VM; nothing was changed"):
         allowed(cutting, "apply", yes=True)
-    assert not allowed(cutting, "apply", yes=True, allow_cut_off=True)
+    assert not allowed(cutting, "apply", yes=True, cut_off=True)
     assert not allowed(cutting, "apply"), "the question whether to apply is left"
     gone = destroying(cloud("vms: {}\n"), machine, "web")
     with pytest.raises(UsageError) as caught:

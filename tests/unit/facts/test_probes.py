@@ -20,7 +20,7 @@ from vmwright.spec.cloud import BuildSource, Filesystem, ImageSource
 
 RECORDINGS = Path(__file__).parent / "recordings"
 NAMES = ("hostname", "os", "kernel", "user", "cpus", "memory", "topology", "links", "tools", "kvm", "kvm-device",
-         "intents", "work", "paths", "files")
+         "intents", "work", "paths", "files", "platform", "own-files")
 
 
 def recorded(name: str) -> dict[str, Output]:
@@ -58,7 +58,7 @@ def test_vmwrights_own_directory_is_looked_at_too() -> None:
     *(ImageSource(f"https://example.org/i{ending}") for ending in (".qcow2", ".raw.xz", ".img.gz", ".raw.zst"))])
 def test_every_program_that_the_plan_asks_for_is_looked_for(source: BuildSource | ImageSource) -> None:
     """Else it would be missing on every host."""
-    assert {tool for tool, _ in tools_of(source)} <= set(probes.TOOLS)
+    assert set(tools_of(source)) <= set(probes.TOOLS)
 
 
 def test_split_passes_over_what_the_login_shell_prints() -> None:

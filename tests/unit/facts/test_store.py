@@ -37,6 +37,7 @@ from vmwright.facts.model import (
     OwnerFacts,
     PathFacts,
     Placement,
+    PlatformFacts,
     PoolFacts,
     ThinFacts,
     Use,
@@ -47,7 +48,7 @@ from vmwright.facts.store import dumps, load, loads
 
 KINDS = (BlockFacts, BootFacts, ConfigFacts, DeviceFacts, DiskFacts, DomainFacts, GroupFacts, HeldFacts, HostFacts,
          ImageFacts, IntentFacts, IommuFacts, LinkFacts, NetworkFacts, NicFacts, OwnerFacts, PathFacts, Placement,
-         PoolFacts, ThinFacts, UseFacts, VolumeFacts)
+         PlatformFacts, PoolFacts, ThinFacts, UseFacts, VolumeFacts)
 
 st.register_type_strategy(float, st.floats(0, 100))  # percents: there is no other number with a fraction in facts
 

@@ -36,10 +36,12 @@ from vmwright.facts.model import (
     CpuFacts,
     Facts,
     HostFacts,
+    IommuFacts,
     Kvm,
     LinkFacts,
     NodeFacts,
     PathFacts,
+    PlatformFacts,
     VolumeFacts,
 )
 from vmwright.guest import grow
@@ -54,6 +56,7 @@ from vmwright.virt import alter
 from vmwright.virt.xml import read, tree
 
 ALL_TOOLS = probes.TOOLS
+DEBIAN = PlatformFacts("debian", (), "boot-1", "ro quiet", True, ("apt-get", "update-grub"))
 LIBVIRT = 0o600
 
 
@@ -101,6 +104,8 @@ class Machine:
     tools: tuple[str, ...] = ALL_TOOLS
     cpu_list: tuple[CpuFacts, ...] = ()
     nodes: tuple[NodeFacts, ...] = ()
+    platform: PlatformFacts = DEBIAN
+    iommu: IommuFacts | None = None
     links: tuple[LinkFacts, ...] = (LinkFacts("lo", "loopback", ("127.0.0.1/8",), True),
                                     LinkFacts("br0", "bridge", ("10.9.0.1/24",), True))
     pools: dict[str, Listed] = field(default_factory=dict)
@@ -160,6 +165,7 @@ class Machine:
             name=self.name, hostname="host", os="Debian GNU/Linux 12 (bookworm)", kernel="6.1.0", cpus=self.cpus,
             memory=self.memory, memory_available=self.memory - taken, kvm=self.kvm, kvm_reason="", emulator="7.2.0",
             libvirt="9.0.0", uefi=True, tools=self.tools, links=self.links, cpu_list=self.cpu_list,
+            platform=self.platform,
             nodes=tuple(_used(node, running) for node in self.nodes),
             pools=tuple(replace(domains.parse_pool(p.xml, active=p.active, autostart=p.autostart), capacity=self.free,
                                 available=self.free) for p in self.pools.values()),
@@ -168,7 +174,7 @@ class Machine:
                            for n in self.networks.values()),
             domains=tuple(domains.parse_domain(d.persistent, d.live, "running" if d.live else "shut off", d.autostart)
                           for d in self.domains.values()),
-            **drives.facts(self.drives, self.files, self.domains.items()),
+            **({"iommu": self.iommu} | drives.facts(self.drives, self.files, self.domains.items())),
             boot=self._boot(cloud),
             intents=(*probes.parse_intents("\n".join(notes)), *probes.parse_work("\n".join(sorted(work)))),
             paths=tuple(PathFacts(path, any(f.startswith(f"{path}/") for f in self.files), self.free)

@@ -57,7 +57,7 @@ def test_emulation_is_warned_of_with_its_reason() -> None:
 
 @pytest.mark.parametrize(("changed", "text", "said"), [
     ({"emulator": None, "uefi": False}, vm(),
-     "host here: QEMU for x86_64 is not installed\n    install it: apt-get install qemu-system-x86"),
+     "host here: libvirt knows no QEMU for x86_64\n    see what it says of it there: virsh domcapabilities"),
     ({"uefi": False}, vm(), "host here: libvirt finds no UEFI firmware, which web boots with\n"
                             "    install it: apt-get install ovmf (or say `firmware: bios`)"),
     ({"kvm": Kvm.BROKEN, "kvm_reason": "it hangs"},

@@ -169,19 +169,27 @@ ALONE = file(f"{{n: {{serial: {FIRST}}}}}", "n")
     (IommuFacts(False), "the firmware tells of none\n    switch it on in the firmware's setup (VT-d, AMD-Vi), then "
                         "apply again"),
     (IommuFacts(False, "DMAR", ("iommu=pt",)),
-     "the firmware tells of one (DMAR), and the kernel does not use it\n"
-     "    add intel_iommu=on to its kernel command line (it has: iommu=pt), reboot it, then apply again"),
+     "the firmware tells of one (DMAR), and the kernel does not use it (its command line has: iommu=pt)\n"
+     "    say `iommu: true` for the host: then vmwright switches it on, which takes a reboot"),
     (IommuFacts(False, "IVRS"),
      "the firmware tells of one (IVRS), and the kernel does not use it\n"
-     "    add amd_iommu=on to its kernel command line, reboot it, then apply again"),
+     "    say `iommu: true` for the host: then vmwright switches it on, which takes a reboot"),
 ])
 def test_an_iommu_that_is_off(iommu: IommuFacts, why: str) -> None:
-    """With devices, or where the file wants it on."""
+    """Where the file does not say that it is to be switched on."""
     said = f"host here: its IOMMU is off, so no device can be given to a VM: {why}"
     assert why_not(ALONE, replace(server(), iommu=iommu)) == [said]
-    found = planned(file("{}", more="iommu: true"), replace(server(), iommu=iommu))
-    assert refused(found) == [said] and str(found.refused[0].where) == "cloud.yaml:6:23"
     assert not planned(file("{}", more="iommu: true"), server()).refused
+
+
+def test_vms_wait_for_an_iommu_that_is_to_be_switched_on() -> None:
+    """What can be given to whom is not known before."""
+    found = planned(file(f"{{n: {{serial: {FIRST}}}}}", "n", more="    iommu: true\n"),
+                    replace(server(), iommu=IommuFacts(False, "DMAR")))
+    assert not found.refused
+    assert [type(action).__name__ for action in found.first] == ["SetKernelArguments"]
+    assert not given(found)
+    assert ("vm a", "waits until the IOMMU is on, for its devices") in [(kept.object, kept.why) for kept in found.kept]
 
 
 def test_facts_without_devices() -> None:

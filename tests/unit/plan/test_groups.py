@@ -10,7 +10,7 @@ from tests.unit.plan.build import changes, cloud, facts, refused, vm
 from tests.unit.plan.simulate import Machine
 
 from vmwright.facts.model import BlockFacts, GroupFacts, PoolFacts, ThinFacts, VolumeFacts
-from vmwright.plan.actions import CreateGroup, CreateVm, Effect, GrowDisk, Plan
+from vmwright.plan.actions import CreateGroup, CreateVm, Effect, GrowDisk, InstallPackages, Plan
 from vmwright.plan.diff import make_plan
 from vmwright.units import GIB, MIB
 
@@ -113,9 +113,9 @@ def test_what_is_not_there_is_told() -> None:
         "pool images: 1 of the 2 disks of volume group vg0 are missing")
     tools = tuple(tool for tool in Machine().tools if tool != "lvm")
     wanted = cloud(pools(PLAIN))
-    found = make_plan(wanted, facts(wanted, Machine(tools=tools), blocks=(DISK,)))
-    assert refused(found) == [
-        "pool images: lvm is not installed on host here\n    install it there: apt-get install lvm2"]
+    (install,) = make_plan(wanted, facts(wanted, Machine(tools=tools), blocks=(DISK,))).first
+    assert isinstance(install, InstallPackages)
+    assert install.packages == ("lvm2",)
 
 
 def test_a_pool_of_libvirts_that_is_something_else() -> None:

@@ -10,7 +10,7 @@ from tests.unit.plan.simulate import Image, Machine, all_facts, carry_out
 
 from vmwright.facts.model import PathFacts, PoolFacts, VolumeFacts
 from vmwright.names import HOST_STATE, template_volume
-from vmwright.plan.actions import CreatePool, MakeTemplate, RemoveTemplate
+from vmwright.plan.actions import CreatePool, InstallPackages, MakeTemplate, RemoveTemplate
 from vmwright.plan.diff import make_plan, make_rebuild_plan
 from vmwright.units import GIB, MIB
 
@@ -122,11 +122,14 @@ def test_a_template_asked_for_otherwise_is_a_new_version() -> None:
     ("{image: 'https://example.org/a.raw.xz', sha256: " + "0" * 64 + "}", "xz", "xz-utils"),
     ("{image: 'https://example.org/a.raw.zst', sha256: " + "0" * 64 + "}", "zstd", "zstd"),
 ])
-def test_a_missing_program_is_refused_with_its_package(template: str, program: str, package: str) -> None:
+def test_a_missing_program_is_installed_with_its_package(template: str, program: str, package: str) -> None:
     wanted, machine = cloud(f"templates: {{base: {template}}}\n" + WEB), Machine()
     machine.tools = tuple(tool for tool in machine.tools if tool != program)
-    assert refused(plan(wanted, machine)) == [
-        f"template base: {program} is not installed on host here\n    install it there: apt-get install {package}"]
+    found = plan(wanted, machine)
+    (install,) = found.first
+    assert isinstance(install, InstallPackages)
+    assert (install.tool, install.packages, install.services) == ("apt-get", (package,), ())
+    assert install.why == f"not installed: {program}"
 
 
 DOWNLOAD = "image: 'https://example.org/a.qcow2', sha256: " + "0" * 64
