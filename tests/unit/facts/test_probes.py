@@ -18,7 +18,7 @@ from vmwright.names import HOST_STATE
 from vmwright.plan.needs import tools_of
 from vmwright.spec.cloud import BuildSource, Filesystem, ImageSource
 
-RECORDINGS = Path(__file__).parent / "recordings"
+RECORDINGS = Path(__file__).parents[2] / "machines"
 NAMES = ("hostname", "os", "kernel", "user", "cpus", "memory", "topology", "links", "tools", "kvm", "kvm-device",
          "intents", "work", "paths", "files", "platform", "own-files")
 
@@ -137,6 +137,7 @@ def test_links_of_an_ubuntu_host_with_bridges() -> None:
     assert probes.parse_links(recorded("ubuntu2004")["links"].text) == (
         LinkFacts("lo", "loopback", ("127.0.0.1/8",), True),
         LinkFacts("eno1", "ethernet", (), True),
+        *(LinkFacts(name, "ethernet", (), False) for name in ("eno3", "eno4", "eno50", "eno51", "eno52")),
         LinkFacts("eno2", "ethernet", (), True),
         LinkFacts("eno49", "ethernet", (), False),
         LinkFacts("br0", "bridge", ("192.168.6.200/24", "192.168.7.200/24"), True),
