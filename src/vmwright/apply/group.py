@@ -54,8 +54,13 @@ class Group(VolumeNames):
 
     def _change(self, argv: list[str]) -> None:
         """Run a command after which libvirt's list of the group's volumes is not right any more."""
-        self._context.changed.add((self._context.facts.name, self._pool))
+        self._changed()
         self._context.host.run(argv)
+
+    def _changed(self) -> None:
+        """Thin volumes libvirt never lists: those on no disk of their own it takes for no volumes (logical backend)."""
+        if not self._spec.thin:
+            self._context.changed.add((self._context.facts.name, self._pool))
 
     def _copy(self, source: str, name: str, content: int, size: int) -> None:
         """The template's bytes, and on a thick volume zeros for holes and behind them."""
@@ -131,7 +136,7 @@ class Group(VolumeNames):
 
     def _extend(self, name: str, size: int) -> None:
         """Nothing is done to a volume that is as large already: a group deals in whole extents."""
-        self._context.changed.add((self._context.facts.name, self._pool))
+        self._changed()
         done = self._context.host.run(lvm.extend(self._group, name, size), check=False)
         if done.code and b"matches existing size" not in done.stderr and b"not larger" not in done.stderr:
             raise ApplyError(f"volume {name} of pool {self._pool} could not be made larger",
