@@ -16,9 +16,11 @@ import re
 import shlex
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from tests.unit.plan.build import public_key
+from tests.unit.plan.places import small
 from tests.unit.plan.simulate import Machine, all_facts, carry_out, use
 from typer.testing import CliRunner
 
@@ -58,7 +60,8 @@ def refresh(text: str) -> str:
         key.write_text(public_key() + "\n", encoding="utf-8")
         links = (LinkFacts("lo", "loopback", ("127.0.0.1/8",), True),
                  LinkFacts("eno1", "ethernet", ("192.168.6.200/24",), True))
-        machine = Machine(name="local", memory=32 * GIB, free=200 * GIB, links=links)
+        machine = replace(small(cores=4, threads=2, nodes=2, memory=16 * GIB), name="local", free=200 * GIB,
+                          links=links)
         return _BLOCK.sub(lambda found: _block(found, machine), text)
 
 

@@ -110,9 +110,10 @@ def described(placement: Placement) -> list[tuple[str, str]]:
 
 def summary(placement: Placement) -> str:
     """A placement in short: CPUs 24-27, node 0. Empty for anywhere."""
-    cpus = format_cpuset(cpu for pins in placement.vcpus for cpu in pins)
+    cpus = {cpu for pins in placement.vcpus for cpu in pins}
     nodes = placement.nodes or sorted({node for cell in placement.cells for node in cell.nodes})
-    return ", ".join([*([f"CPUs {cpus}"] if cpus else []), *([_nodes(nodes)] if nodes else [])])
+    plural = "s" if len(cpus) > 1 else ""
+    return ", ".join([*([f"CPU{plural} {format_cpuset(cpus)}"] if cpus else []), *([_nodes(nodes)] if nodes else [])])
 
 
 def _cpus(vcpus: tuple[tuple[int, ...], ...]) -> str:

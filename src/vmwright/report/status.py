@@ -11,12 +11,13 @@ from rich.text import Text
 from vmwright.facts.model import DomainFacts, DomainState, Facts, OwnerFacts
 from vmwright.plan.actions import Action, CreateVm, DestroyVm, GrowDisk, Plan, VmAction
 from vmwright.plan.change import pending
+from vmwright.plan.place import summary
 from vmwright.report.text import parts, table
 from vmwright.spec.cloud import Cloud, VmSpec
 from vmwright.units import format_size
 
-# AUTOSTART is only a column where some VM has an order; it stands in the data anyway.
-_COLUMNS = ("VM", "HOST", "STATE", "HEALTH", "ADDRESS", "VCPUS", "MEMORY", "AUTOSTART", "TEMPLATE", "DRIFT")
+_COLUMNS = ("VM", "HOST", "STATE", "HEALTH", "ADDRESS", "VCPUS", "MEMORY", "PLACEMENT", "AUTOSTART", "TEMPLATE",
+            "DRIFT")
 
 
 def status_data(cloud: Cloud, facts: Facts, plan: Plan, answers: Mapping[str, bool]) -> list[dict[str, Any]]:
@@ -52,6 +53,7 @@ def _row(vm: VmSpec, domain: DomainFacts | None, owner: OwnerFacts | None, drift
         "vm": vm.name, "host": vm.host, "state": str(domain.state) if domain else "missing", "health": health,
         "address": ", ".join(str(nic.address.ip) if nic.address else "DHCP" for nic in vm.nics) or "-",
         "vcpus": str(config.vcpus) if config else "-", "memory": format_size(config.memory) if config else "-",
+        "placement": (summary(config.placement) if config else "") or "-",
         "autostart": _autostart(vm),
         "template": f"{owner.template}@{owner.template_version}" if owner else "-",
         "drift": drift or "-",
@@ -88,8 +90,10 @@ def _words(action: Action) -> str:
 def status_table(cloud: Cloud, facts: Facts, plan: Plan, answers: Mapping[str, bool]) -> Text:
     """The same as a table."""
     rows = status_data(cloud, facts, plan, answers)
-    ordered = any(vm.start_order.said for vm in cloud.vms)
-    columns = [column for column in _COLUMNS if ordered or column != "AUTOSTART"]
+    # In the data they stand anyway.
+    left_out = set() if any(vm.start_order.said for vm in cloud.vms) else {"AUTOSTART"}
+    left_out |= set() if any(row["placement"] != "-" for row in rows) else {"PLACEMENT"}
+    columns = [column for column in _COLUMNS if column not in left_out]
     return table(columns, (tuple(row[column.lower()] for column in columns) for row in rows))
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 from tests.unit.plan.build import cloud, facts, made, plan
+from tests.unit.plan.places import small
 from tests.unit.plan.simulate import Machine, all_facts
 
 from vmwright.facts.model import BlockFacts, DomainState, Facts, GroupFacts, IntentFacts, Kvm, ThinFacts
@@ -95,7 +96,8 @@ def test_status_of_vms_as_the_file_says() -> None:
     found = rows(TWO, made(cloud(TWO)), {"web": True})
     version = cloud(TWO).templates[0].version
     assert found["web"] == {"vm": "web", "host": "here", "state": "running", "health": "ok", "address": "10.0.0.10",
-                            "vcpus": "1", "memory": "1G", "autostart": "-", "template": f"base@{version}", "drift": "-"}
+                            "vcpus": "1", "memory": "1G", "placement": "-", "autostart": "-",
+                            "template": f"base@{version}", "drift": "-"}
     assert (found["db"]["state"], found["db"]["health"], found["db"]["drift"]) == ("shut off", "-", "-")
 
 
@@ -103,7 +105,7 @@ def test_status_of_a_vm_that_is_missing_or_silent() -> None:
     assert rows(TWO, made(cloud(TWO)), {})["web"]["health"] == "no agent"
     assert rows(TWO, Machine(), {})["web"] == {
         "vm": "web", "host": "here", "state": "missing", "health": "-", "address": "10.0.0.10", "vcpus": "-",
-        "memory": "-", "autostart": "-", "template": "-", "drift": "create"}
+        "memory": "-", "placement": "-", "autostart": "-", "template": "-", "drift": "create"}
 
 
 def test_status_says_what_differs() -> None:
@@ -253,3 +255,16 @@ def test_status_says_when_vms_start_with_their_host() -> None:
     assert [row["autostart"] for row in data] == ["-", "order 1, agent", "order 2", "yes"]
     lines = str(status_table(wanted, found, make_plan(wanted, found), {})).splitlines()
     assert "  AUTOSTART       TEMPLATE" in lines[0] and "  order 1, agent  base@" in lines[2]
+
+
+def test_status_says_where_vms_run() -> None:
+    """The running VM as it is; what differs from the file is drift."""
+    wanted = cloud("vms: {web: {template: base, pin: 1}, db: {template: base}}\n")
+    machine = made(wanted, small(nodes=2))
+    moved = cloud("vms: {web: {template: base, pin: 4}, db: {template: base}}\n")
+    found = all_facts(wanted, machine)
+    data = status_data(moved, found, make_plan(moved, found), {})
+    assert [(row["placement"], row["drift"]) for row in data] == [
+        ("CPU 1, node 0", "change: CPUs, emulator on, memory on"), ("-", "-")]
+    lines = str(status_table(moved, found, make_plan(moved, found), {})).splitlines()
+    assert "PLACEMENT" in lines[0] and "CPU 1, node 0" in lines[1]
