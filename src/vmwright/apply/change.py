@@ -88,9 +88,9 @@ def _altered(action: UpdateVm, xml: str, running: str | None, owner: OwnerFacts,
     if action.memory is not None:
         xml = alter.set_memory(xml, action.memory)
     if action.placement is not None:
-        xml = alter.set_placement(xml, action.placement, context.facts.cpus)
+        xml = alter.set_placement(xml, action.placement, context.facts.cpus, context.facts.cpu_vendor)
     if action.cpu is not None:
-        xml = alter.set_cpu(xml, action.cpu, _config(xml).type)
+        xml = alter.set_cpu(xml, action.cpu, _config(xml).type, context.facts.cpu_vendor)
     for mac in action.remove_nics:
         xml = alter.remove_nic(xml, mac)
     for mac, kind, source in action.move_nics:

@@ -133,4 +133,4 @@ def _domain_xml(action: CreateVm, context: Context) -> str:
                        tuple(nic.mac for nic in vm.nics), hostdevs, pinned=vm.pin is not None)
     return design.domain_xml(cloud, vm, type=action.type, machine=context.facts.machine, host_cpus=context.facts.cpus,
                              disks=disks, seed_path=store.path(store.seed(vm.name)), nics=nics, owner=owner,
-                             hostdevs=hostdevs, placement=action.placement)
+                             hostdevs=hostdevs, placement=action.placement, vendor=context.facts.cpu_vendor)

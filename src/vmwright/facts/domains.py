@@ -196,6 +196,15 @@ def has_uefi(capabilities: str) -> bool:
     return any(value.text == "efi" for value in ET.fromstring(capabilities).iterfind("os/enum[@name='firmware']/value"))
 
 
+def cpu_vendor(capabilities: str) -> str:
+    """The vendor of the CPU that guests under KVM can have (AMD, Intel), from domain capabilities; empty without KVM.
+
+    libvirt tells of KVM where it finds it, and of emulation elsewhere: there the CPU is whatever QEMU makes up.
+    """
+    root = ET.fromstring(capabilities) if capabilities else ET.Element("none")
+    return root.findtext("cpu/mode[@name='host-model']/vendor", "") if root.findtext("domain") == "kvm" else ""
+
+
 def _size(element: ET.Element | None, unit: str) -> int:
     return read.scaled(element.text, element.get("unit", unit)) if element is not None else 0
 

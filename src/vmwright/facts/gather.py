@@ -120,6 +120,7 @@ def assemble(name: str, outputs: Mapping[str, probes.Output], inventory: Invento
         emulator=inventory.emulator,
         libvirt=inventory.libvirt,
         uefi=domains.has_uefi(inventory.capabilities),
+        cpu_vendor=domains.cpu_vendor(inventory.capabilities),
         tools=tuple(outputs["tools"].text.split()),
         pools=tuple(_with_group(_with_paths(_pool(raw), paths), lvm) for raw in inventory.pools),
         volumes=(*_volumes(inventory), *lvm.volumes,

@@ -469,6 +469,7 @@ class HostFacts:
     boot: BootFacts = BootFacts()
     platform: PlatformFacts = PlatformFacts()
     machine: str = "q35"
+    cpu_vendor: str = ""  # of the CPU that guests under KVM have: AMD or Intel; empty where there are none
     kvm_device_mode: str | None = None  # "root:kvm 660"; libvirt probes anew at every define where it is not usable
     user: str = "root"
 

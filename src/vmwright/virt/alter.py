@@ -43,7 +43,7 @@ def set_vcpus(xml: str, vcpus: int, host_cpus: int) -> str:
     return render(root)
 
 
-def set_placement(xml: str, placement: Placement, host_cpus: int) -> str:
+def set_placement(xml: str, placement: Placement, host_cpus: int, vendor: str = "") -> str:
     """Where it runs from its next start on: everything that says so is as the placement has it, or gone.
 
     The number of vCPUs and the memory are to be set before: a placement is made for both.
@@ -51,7 +51,7 @@ def set_placement(xml: str, placement: Placement, host_cpus: int) -> str:
     root = parse(xml)
     vcpu = ensure(root, "vcpu")
     ceiling = design.vcpu_ceiling(int(vcpu.get("current", vcpu.text or 1)), host_cpus)
-    placing.lay(root, placement, ceiling)
+    placing.lay(root, placement, ceiling, vendor)
     return render(root)
 
 
@@ -141,8 +141,11 @@ def _fit_clock(clock: ET.Element | None, type: str) -> None:
     clock.extend(timer for timer in design.clock(type) if timer.get("name") not in there)
 
 
-def set_cpu(xml: str, cpu: str, type: str) -> str:
-    """That CPU from the next start on. Topology, NUMA cells and single features stay. `type` is kvm or qemu."""
+def set_cpu(xml: str, cpu: str, type: str, vendor: str = "") -> str:
+    """That CPU from the next start on. Topology, NUMA cells and single features stay. `type` is kvm or qemu.
+
+    `vendor` is that of the host's CPU.
+    """
     root = parse(xml)
     old = root.find("cpu")
     kept = [child for child in old if child.tag in _KEPT_IN_CPU] if old is not None else []
@@ -151,6 +154,7 @@ def set_cpu(xml: str, cpu: str, type: str) -> str:
         kept = [child for child in kept if child.tag != "cache"]  # libvirt allows a host's cache with its CPU only
     new.extend(kept)
     replace(root, old, new)
+    placing.show_threads(root, vendor)
     return render(root)
 
 

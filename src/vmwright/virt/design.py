@@ -77,6 +77,7 @@ def domain_xml(
     uuid: str | None = None,
     os_id: str | None = None,
     placement: Placement = ANYWHERE,
+    vendor: str = "",
 ) -> str:
     """The domain of a VM. The first disk is its root. `type` is kvm or qemu, `os_id` a libosinfo id.
 
@@ -102,7 +103,7 @@ def domain_xml(
         devices.devices(*_devices(vm.name, disks, seed_path, nics, hostdevs)),
     )
     if placement != ANYWHERE:
-        placing.lay(root, placement, ceiling)
+        placing.lay(root, placement, ceiling, vendor)
     return render(root)
 
 

@@ -12,8 +12,8 @@ from vmwright.virt.xml.tree import drop, ensure, insert_after, replace
 _PINS = ("vcpupin", "emulatorpin", "iothreadpin")
 
 
-def lay(root: ET.Element, placement: Placement, ceiling: int) -> None:
-    """The domain as the placement says, from its next start on.
+def lay(root: ET.Element, placement: Placement, ceiling: int, vendor: str = "") -> None:
+    """The domain as the placement says, from its next start on. `vendor` is that of the host's CPU.
 
     `ceiling`: how many vCPUs it can grow to when it may run anywhere. A pinned one has as many as it has pins: its pins
     and NUMA cells are fixed, so there is nothing to grow into.
@@ -22,6 +22,7 @@ def lay(root: ET.Element, placement: Placement, ceiling: int) -> None:
     _pins(root, placement)
     _numatune(root, placement)
     _cpu(root, placement, len(placement.vcpus) or ceiling)
+    show_threads(root, vendor)
     _hugepages(root, placement.hugepages)
 
 
@@ -81,6 +82,20 @@ def _cpu(root: ET.Element, placement: Placement, most: int) -> None:
     if placement.cells:
         insert_after(cpu, parts.numa([(cell.vcpus, cell.memory) for cell in placement.cells]), "topology", "cache",
                      "feature")
+
+
+def show_threads(root: ET.Element, vendor: str) -> None:
+    """A guest with AMD's CPU sees hyper-threads only by the feature topoext, which the models of such CPUs have.
+
+    A CPU that is passed through does not: QEMU leaves it out (no_autoenable_flags in its target/i386/cpu.c), and says
+    in its log that such CPUs have no hyper-threads.
+    """
+    cpu, topology = root.find("cpu"), root.find("cpu/topology")
+    if cpu is None or topology is None or (root.get("type"), cpu.get("mode")) != ("kvm", "host-passthrough"):
+        return
+    known = any(feature.get("name") == "topoext" for feature in cpu.iterfind("feature"))
+    if vendor == "AMD" and topology.get("threads", "1") != "1" and not known:
+        insert_after(cpu, domain_parts.feature("topoext"), "topology", "cache", "feature")
 
 
 def _hugepages(root: ET.Element, size: int) -> None:

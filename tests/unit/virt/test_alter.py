@@ -383,6 +383,25 @@ def test_huge_pages_come_without_a_mount_unless_others_said_from_where(before: s
     assert same(alter.set_placement(paged, ANYWHERE, 48), xml)
 
 
+def topoext(xml: str) -> list[str | None]:
+    return [feature.get("policy") for feature in tree.parse(xml).iterfind("cpu/feature[@name='topoext']")]
+
+
+def test_guests_with_amds_cpu_see_its_threads() -> None:
+    """The CPU that is passed through lacks the feature; a named one has it, or libvirt works it out."""
+    threads = Placement(((0,), (1,)), (2,), threads=2)
+    placed = alter.set_placement(OURS, threads, 48, "AMD")
+    assert topoext(placed) == ["require"] == topoext(alter.set_placement(placed, threads, 48, "AMD"))
+    for xml, placement, vendor in ((OURS, threads, "Intel"), (OURS, replace(threads, threads=1), "AMD"),
+                                   (alter.set_type(OURS, "qemu"), threads, "AMD"),
+                                   (alter.set_cpu(OURS, "EPYC", "kvm"), threads, "AMD")):
+        assert topoext(alter.set_placement(xml, placement, 48, vendor)) == []
+    named = alter.set_placement(alter.set_cpu(OURS, "EPYC", "kvm", "AMD"), threads, 48, "AMD")
+    assert topoext(alter.set_cpu(named, "host-passthrough", "kvm", "AMD")) == ["require"]
+    off = OURS.replace("<topology", '<feature policy="disable" name="topoext"/><topology')
+    assert topoext(alter.set_placement(off, threads, 48, "AMD")) == ["disable"]
+
+
 def test_a_nic_or_disk_cannot_be_there_twice() -> None:
     with pytest.raises(VmwrightError, match=r"^VM nas already has a NIC with MAC 52:54:00:1A:2B:3C$"):
         alter.add_nic(OTHERS, NicChoice("52:54:00:1A:2B:3C", "bridge", "br0"))

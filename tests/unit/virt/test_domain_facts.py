@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vmwright.facts.domains import has_uefi, parse_domain, parse_network, parse_pool, parse_volume
+from vmwright.facts.domains import cpu_vendor, has_uefi, parse_domain, parse_network, parse_pool, parse_volume
 from vmwright.facts.model import (
     ANYWHERE,
     Cell,
@@ -26,6 +26,14 @@ from vmwright.virt.xml import read
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 MIB, GIB = 1 << 20, 1 << 30
+
+
+@pytest.mark.parametrize(("domain", "vendor"), [("kvm", "AMD"), ("qemu", "")])
+def test_whose_cpu_guests_have(domain: str, vendor: str) -> None:
+    """Under emulation it is nobody's."""
+    mode = "<mode name='host-model' supported='yes'><model>EPYC</model><vendor>AMD</vendor></mode>"
+    assert cpu_vendor(f"<domainCapabilities><domain>{domain}</domain><cpu>{mode}</cpu></domainCapabilities>") == vendor
+    assert cpu_vendor("") == cpu_vendor(f"<domainCapabilities><domain>{domain}</domain></domainCapabilities>") == ""
 
 
 def _golden(name: str) -> ConfigFacts:

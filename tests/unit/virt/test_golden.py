@@ -85,6 +85,7 @@ CASES: dict[str, tuple[str, Callable[[], str]]] = {
     "others-hostdev.xml": ("domain", lambda: alter.remove_hostdev(
         alter.add_hostdev(alter.add_hostdev(_others(), NVME), NVME), "0000:82:00.0")),
     "vm-placed.xml": ("domain", lambda: _domain(_vm(vcpus=4), [VOLUME], [], placement=PLACED)),
+    "vm-placed-amd.xml": ("domain", lambda: _domain(_vm(vcpus=4), [VOLUME], [], placement=PLACED, vendor="AMD")),
     "vm-spread.xml": ("domain", lambda: _domain(_vm(vcpus=4), [ROOT], [], placement=SPREAD)),
     "device-disk-block.xml": ("disk", lambda: design.disk_device_xml(VOLUME)),
     "device-disk.xml": ("disk", lambda: design.disk_device_xml(DATA)),

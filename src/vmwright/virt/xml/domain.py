@@ -77,6 +77,11 @@ def topology(cores: int, *, sockets: int = 1, threads: int = 1) -> ET.Element:
     return el("topology", sockets=sockets, dies=1, cores=cores, threads=threads)
 
 
+def feature(name: str) -> ET.Element:
+    """A feature that the CPU must have."""
+    return el("feature", policy="require", name=name)
+
+
 def clock(*timers: ET.Element) -> ET.Element:
     """The guest's clock starts in UTC."""
     return el("clock", *timers, offset="utc")
