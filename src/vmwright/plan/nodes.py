@@ -66,26 +66,23 @@ def _tell_shared(view: View, vm: VmSpec, draft: Draft) -> None:
     """A core that two VMs are pinned to is half a core for each; nothing else would say so."""
     if vm.pin is None:
         return
-    same, threads = defaultdict[str, set[int]](set), defaultdict[str, set[int]](set)
-    for number in vm.pin.cpus:
-        siblings = view.cpus[number].siblings if number in view.cpus else ()
-        for name in view.pinned.get(number, ()):
-            same[name].add(number)
-        for sibling in set(siblings) - set(vm.pin.cpus):
-            for name in view.pinned.get(sibling, ()):
-                threads[name].add(sibling)
-    same.pop(vm.name, None)
-    told = [f"shared with {_named(same)}"] if same else []
-    told += [f"on the same cores as those of {_named(threads)}"] if threads else []
+    own = frozenset(vm.pin.cpus)
+    siblings = {other for cpu in own & view.cpus.keys() for other in view.cpus[cpu].siblings} - own
+    told = [f"shared with {names}"] if (names := _bound_to(view, own, vm.name)) else []
+    told += [f"on the same cores as those of {names}"] if (names := _bound_to(view, siblings, vm.name)) else []
     if told:
-        its = f"CPUs {format_cpuset(vm.pin.cpus)} are" if len(vm.pin.cpus) > 1 else f"CPU {vm.pin.cpus[0]} is"
+        its = f"CPUs {format_cpuset(own)} are" if len(own) > 1 else f"CPU {vm.pin.cpus[0]} is"
         draft.warnings.append(f"vm {vm.name}: its {its} {', and '.join(told)}")
 
 
-def _named(found: dict[str, set[int]]) -> str:
-    rows = [f"{name} ({format_cpuset(cpus)})" for name, cpus in sorted(found.items())]
-    more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
-    return ", ".join(rows[:_SHOWN]) + more
+def _bound_to(view: View, cpus: Collection[int], but: str) -> str:
+    """The other VMs that are bound to some of these CPUs, and to which; a few by name, more by their number."""
+    found = {pins: pins & frozenset(cpus) for cpu in cpus for pins in view.pinned.get(cpu, ())}
+    rows = sorted((name, format_cpuset(both)) for pins, both in found.items()
+                  for name in view.pins[pins][:_SHOWN + 1] if name != but)
+    count = sum(len(view.pins[pins]) - (but in view.pins[pins]) for pins in found)
+    more = f" and {count - _SHOWN} more" if count > _SHOWN else ""
+    return ", ".join(f"{name} ({both})" for name, both in rows[:_SHOWN]) + more
 
 
 # ---- memory ----

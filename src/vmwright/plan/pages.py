@@ -19,11 +19,9 @@ def page_size(view: View, vm: VmSpec) -> int:
     pages of which its nodes have enough; VMs before it in the file are served first. Where the file asks for huge pages
     of any size and no size has enough, the smallest is told, to be refused with the figures (nodes.py).
     """
-    fixed = _fixed(view, vm)
-    if fixed is not None:
-        return fixed
-    found = _choose(view, vm, _left_for(view, vm))
-    return found or (SMALLEST_PAGES if vm.pin and vm.pin.hugepages == ANY_PAGES else 0)
+    if "pages" not in view.memo:
+        view.memo["pages"] = _deal(view)
+    return int(view.memo["pages"].get(vm.name, 0))
 
 
 def _fixed(view: View, vm: VmSpec) -> int | None:
@@ -48,19 +46,22 @@ def page_needs(view: View, vm: VmSpec, size: int) -> Needs | None:
         nodes_of(view, vm.pin): vm.memory // size}
 
 
-def _left_for(view: View, vm: VmSpec) -> _Free:
-    """The pages that are free for this VM: not counting those of VMs that will start, or were asked for before it."""
-    left = _Free.of(view)
-    for other in view.listed.values():
-        size = _fixed(view, other) if other.pin and other is not vm else None
-        if size and _starts(view, other):
-            left.take(page_needs(view, other, size) or {}, size)
-    for other in view.listed.values():
-        if other.name == vm.name:
-            break
-        if other.pin and _fixed(view, other) is None and (size := _choose(view, other, left)):
-            left.take(page_needs(view, other, size) or {}, size)
-    return left
+def _deal(view: View) -> dict[str, int]:
+    """The sizes for all VMs: those that have a size or insist on one first, then the others as the file has them."""
+    left, found, choosers = _Free.of(view), dict[str, int](), list[VmSpec]()
+    for vm in view.listed.values():
+        fixed = _fixed(view, vm)
+        if fixed is None:
+            choosers.append(vm)
+        else:
+            found[vm.name] = fixed
+            if fixed and _starts(view, vm):
+                left.take(page_needs(view, vm, fixed) or {}, fixed)
+    for vm in choosers:
+        size = _choose(view, vm, left)
+        left.take(page_needs(view, vm, size) or {} if size else {}, size)
+        found[vm.name] = size or (SMALLEST_PAGES if vm.pin and vm.pin.hugepages == ANY_PAGES else 0)
+    return found
 
 
 def _starts(view: View, vm: VmSpec) -> bool:

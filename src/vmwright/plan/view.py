@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from vmwright.errors import Problem, Where
 from vmwright.facts.model import (
@@ -69,6 +69,7 @@ class View:
     request: Request
     placed: Mapping[str, str] = field(default_factory=dict)
     homes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # what is worked out once for all VMs
 
     @classmethod
     def of(cls, cloud: Cloud, host: HostSpec, facts: Facts, request: Request) -> View:
@@ -187,14 +188,22 @@ class View:
         return {node.number: node for node in self.facts.nodes}
 
     @cached_property
-    def pinned(self) -> dict[int, tuple[str, ...]]:
-        """The VMs that are bound to each CPU: those with a pin in the file by it, all others as libvirt has them."""
-        pairs = [(cpu, vm.name) for vm in self.listed.values() if vm.pin for cpu in vm.pin.cpus]
+    def pins(self) -> dict[frozenset[int], tuple[str, ...]]:
+        """The sets of CPUs that VMs are bound to, and the names of those that are bound to each, sorted.
+
+        VMs with a pin in the file are told by it, all others as libvirt has them.
+        """
+        pairs = [(frozenset(vm.pin.cpus), vm.name) for vm in self.listed.values() if vm.pin]
         for domain in self.facts.domains:
             vm = self.listed.get(domain.name)
             if not (vm and vm.pin) and not self.pinned_by_us(domain) and not self._leaves(domain):
-                pairs += [(cpu, domain.name) for cpu in self._bound(domain)]
-        return _grouped(pairs)
+                pairs.append((self._bound(domain), domain.name))
+        return {cpus: tuple(sorted(names)) for cpus, names in _grouped(pairs).items() if cpus}
+
+    @cached_property
+    def pinned(self) -> dict[int, tuple[frozenset[int], ...]]:
+        """Those sets by each of their CPUs."""
+        return _grouped((cpu, cpus) for cpus in self.pins for cpu in cpus)
 
     def pinned_by_us(self, domain: DomainFacts | None) -> bool:
         """Whether where a VM runs is our doing: then it is as the file says, or will be."""
@@ -207,16 +216,19 @@ class View:
         goes = self.request.prune or (intent is not None and intent.operation == "destroy")
         return goes and domain.name not in self.listed and self.owner(domain) is not None
 
-    def _bound(self, domain: DomainFacts) -> list[int]:
+    def _bound(self, domain: DomainFacts) -> frozenset[int]:
         """The CPUs that a VM is bound to; to all of them is to none.
 
         Of a VM of the file the definition counts: a pin that was taken out of the file is gone from there, while the
         running VM may have it until its next start.
         """
         config = domain.persistent if domain.name in self.listed else domain.live or domain.persistent
-        vcpus = config.placement.vcpus
-        cpus = {cpu for pins in vcpus for cpu in pins}
-        return [] if cpus >= {cpu.number for cpu in self.facts.cpu_list if cpu.online} else sorted(cpus)
+        cpus = frozenset(cpu for pins in config.placement.vcpus for cpu in pins)
+        return cpus - self._every if cpus >= self._every else cpus
+
+    @cached_property
+    def _every(self) -> frozenset[int]:
+        return frozenset(cpu.number for cpu in self.facts.cpu_list if cpu.online)
 
     @cached_property
     def paths(self) -> dict[str, PathFacts]:

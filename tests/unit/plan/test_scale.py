@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import pytest
 from tests.unit.plan.build import cloud
+from tests.unit.plan.places import small
 from tests.unit.plan.simulate import Machine
 
 from vmwright.facts.model import (
@@ -146,11 +147,27 @@ def shown(count: int) -> int:
     return len(list(plan_lines(made, verbose=True))) + len(plan_data(made)["actions"])
 
 
+@cache
+def pinned(count: int, each: bool) -> Cloud:
+    """As many VMs bound to CPUs of a large host: all to the same, or each to one."""
+    pin = f"[{', '.join(str(n % 64) for n in range(count))}]" if each else "0-15"
+    return cloud(f"networks: {{lan: {{nat: 10.0.0.0/16}}}}\nvms: {{web: {{count: {count}, template: base, "
+                 f"memory: 1G, address: 10.0.0.10, pin: {pin}}}}}\n")
+
+
+def large() -> Facts:
+    """A host of 256 CPUs, with huge pages for some of the VMs."""
+    host = small(cores=64, threads=2, nodes=2, memory=1000 * GIB, pages=512 * 50).facts(pinned(2, False))
+    return Facts((replace(host, pools=there(2).hosts[0].pools),))
+
+
 NONE = replace(cloud("vms: {}\n"), networks=())
 CASES: dict[str, tuple[Callable[[int], Any], Callable[[int], int]]] = {
     "nothing to do": (lambda n: make_plan(wanted(n), there(n)), lambda n: 0),
     "all to create": (lambda n: make_plan(wanted(n), Facts((replace(there(n).hosts[0], domains=(), volumes=()),))),
                       lambda n: n + 1),
+    "all pinned to the same": (lambda n: make_plan(pinned(n, False), large()), lambda n: n + 2),
+    "all pinned": (lambda n: make_plan(pinned(n, True), large()), lambda n: n + 2),
     "all to change": (lambda n: make_plan(wanted(n, "2G", "2G"), there(n)), lambda n: 2 * n),
     "all to restart": (lambda n: make_plan(wanted(n, "2G", "2G"), there(n), Request(restart=True)), lambda n: 3 * n),
     "all to start": (lambda n: make_plan(wanted(n), there(n, DomainState.SHUTOFF)), lambda n: n),
@@ -176,7 +193,8 @@ def test_the_work_grows_no_worse_than_linearly(case: str) -> None:
     make(2)  # what is worked out once and kept
     counts = []
     for size in SIZES:
-        for prepared in (wanted(size), wanted(size, "2G"), wanted(size, "2G", "2G"), there(size)):
+        for prepared in (wanted(size), wanted(size, "2G"), wanted(size, "2G", "2G"), there(size),
+                         pinned(size, True), pinned(size, False)):
             assert prepared
         count, made = instructions(lambda size=size: make(size))
         counts.append(count)
