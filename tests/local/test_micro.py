@@ -26,9 +26,10 @@ MIB, GIB = 1 << 20, 1 << 30
 
 
 def text(cloud: Kit, *, disk: str = "1G") -> None:
-    """The file: one VM with a data disk and commands; a second one with less memory, and an address by DHCP, too."""
+    """The file: one VM with a data disk and commands; a second one, by BIOS, with less memory, and DHCP, too."""
     cloud.write(
-        template="  micro: {image: ./micro.qcow2, disk: 512M}\n",
+        template="  micro: {image: ./micro.qcow2, disk: 512M}\n"
+                 "  bios: {image: ./micro.qcow2, disk: 512M, firmware: bios}\n",
         more=f"defaults: {{network: {cloud.name}-net, memory: 160M}}\n",
         vms=f"""\
   {cloud.name}-1:
@@ -42,7 +43,7 @@ def text(cloud: Kit, *, disk: str = "1G") -> None:
     write_files: [{{path: /etc/made-by, content: "vmwright: 'yes' \\"no\\"\\n", mode: "0640"}}]
     runcmd: [echo ran >> /root/ran]
   {cloud.name}-2:
-    template: micro
+    template: bios
     nics:
       - {{network: {cloud.name}-net, address: {cloud.subnet}.12}}
       - {{network: {cloud.name}-net}}
@@ -99,7 +100,7 @@ def test_the_image_is_small_and_kept(cloud: Kit, tmp_path: Path) -> None:
     again = micro.build(LocalHost("here"), str(tmp_path / "micro.qcow2"), str(tmp_path / "work"),
                         progress=lambda sentence, share: None, kept=str(cloud.folder / "kept"))
     assert Path(again.path).read_bytes() == image.read_bytes()
-    assert again.manifest.keys() >= {"qemu-guest-agent", "busybox-static"}
+    assert again.manifest.keys() >= {"qemu-guest-agent", "busybox-static", "syslinux"}
     assert not (tmp_path / "work").exists()
     assert not (cloud.folder / "work").exists()
 

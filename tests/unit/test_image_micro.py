@@ -29,9 +29,9 @@ kernel/drivers/char/hw_random/virtio-rng.ko: kernel/drivers/virtio/virtio.ko ker
 
 # Printed by micro._LIST in an unpacked tree of Debian 12.
 LISTED = """\
-program /usr/bin/jq
+program /usr/bin/qemu-ga
 \tlinux-vdso.so.1 (0x00007ffe5b9f4000)
-\tlibjq.so.1 => /lib/x86_64-linux-gnu/libjq.so.1 (0x00007f2a0e9d1000)
+\tlibudev.so.1 => /lib/x86_64-linux-gnu/libudev.so.1 (0x00007f2a0e9d1000)
 \tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f2a0e7f0000)
 \t/lib64/ld-linux-x86-64.so.2 (0x00007f2a0ea3b000)
 program /sbin/blkid
@@ -57,7 +57,7 @@ def test_modules_are_loaded_after_what_they_need() -> None:
 
 def test_programs_come_with_their_libraries_once() -> None:
     assert micro.parse_libraries(LISTED) == [
-        "/usr/bin/jq", "/sbin/blkid", "/lib/x86_64-linux-gnu/libjq.so.1", "/lib/x86_64-linux-gnu/libc.so.6",
+        "/usr/bin/qemu-ga", "/sbin/blkid", "/lib/x86_64-linux-gnu/libudev.so.1", "/lib/x86_64-linux-gnu/libc.so.6",
         "/lib64/ld-linux-x86-64.so.2", "/lib/x86_64-linux-gnu/libblkid.so.1"]
 
 
@@ -84,6 +84,13 @@ def test_commands_write_at_the_partitions() -> None:
     assert argv[-3:] == [f"offset={plan.root_start}", "/w/disk.raw", f"{plan.root_size // 1024}k"]
 
 
+def test_it_boots_by_bios_from_the_same_partition() -> None:
+    attribute, install, code = micro.bios_argvs("/w/tree", "/w", micro.layout())
+    assert attribute == ["sgdisk", "--attributes=1:set:2", "/w/disk.raw"]
+    assert install[-4:] == ["--install", "--offset", str(micro.layout().esp_start), "/w/disk.raw"]
+    assert "bs=440" in code and "conv=notrunc" in code, "the partition table begins behind it"
+
+
 def test_packages_are_only_unpacked() -> None:
     argv = micro.mmdebstrap_argv("/w")
     assert "--variant=extract" in argv
@@ -91,7 +98,9 @@ def test_packages_are_only_unpacked() -> None:
 
 
 def test_the_kernel_finds_its_root_by_uuid() -> None:
-    assert f"root=UUID={IDENTITY.root} " in micro.command_line(IDENTITY)
+    """By a variable: what the kernel does not know of its command line is in its first program's environment."""
+    assert f"disk=UUID={IDENTITY.root} " in micro.command_line(IDENTITY)
+    assert '"$disk"' in micro.initramfs_init()
 
 
 def test_the_version_follows_what_is_in_the_guest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,13 @@
-"""The micro guest: a very small Linux for trials and tests, where a full guest is too slow. A disk that boots by UEFI.
+"""The micro guest: a very small Linux for trials and tests, where a full guest is too slow. Boots by UEFI and by BIOS.
 
     mmdebstrap unpacks a few Debian packages, and installs none of them
     -> the programs that a guest of ours needs, with their libraries: Debian's kernel for VMs, busybox, the guest agent,
-       util-linux and e2fsprogs as far as disks are looked at and grown, dropbear for ssh, jq for the seed
+       util-linux and e2fsprogs as far as disks are looked at and grown, dropbear for ssh
     -> the scripts in micro_guest/, which stand in for cloud-init: the NoCloud seed in, cloud-init's files out
-    -> GPT, an ESP with systemd-boot, and the root file system as the last partition; a qcow2 of some 40 MiB
+    -> GPT, an ESP with systemd-boot and syslinux, and the root file system as the last partition; a qcow2 of 35 MiB
 
 To the rest of vmwright it is an image like any other (`templates: {micro: {image: ./micro.qcow2}}`). Of a seed it
-takes what is listed in seed.jq, and warns of what it leaves out. Whoever has its console is root: no guest for others.
+takes what is listed in seed.awk, and warns of what it leaves out. Whoever has its console is root: no guest for others.
 It needs 160 MiB of memory: with 136, UEFI firmware crashes while it loads the kernel.
 """
 
@@ -37,18 +37,18 @@ CACHE = f"{HOST_STATE}/images"
 RELEASE = "bookworm"
 SIZE = 256 * MIB
 ESP_SIZE = 32 * MIB
-PACKAGES = ("linux-image-cloud-amd64", "systemd-boot-efi", "busybox-static", "qemu-guest-agent", "jq", "util-linux",
-            "fdisk", "e2fsprogs", "libc-bin", "dropbear-bin")
+PACKAGES = ("linux-image-cloud-amd64", "systemd-boot-efi", "busybox-static", "qemu-guest-agent", "util-linux", "fdisk",
+            "e2fsprogs", "libc-bin", "dropbear-bin", "binutils", "syslinux", "syslinux-common")
 # What vmwright calls inside a guest and busybox has not, or has not well enough; the rest are links to busybox.
-PROGRAMS = ("qemu-ga", "jq", "lsblk", "blkid", "partx", "mountpoint", "sfdisk", "resize2fs", "mke2fs", "e2fsck",
+PROGRAMS = ("qemu-ga", "lsblk", "blkid", "partx", "mountpoint", "sfdisk", "resize2fs", "mke2fs", "e2fsck",
             "getent", "dropbear", "dropbearkey")
 ALIASES = {"mkfs.ext4": "mke2fs", "fsck.ext4": "e2fsck", "shutdown": "../lib/micro/shutdown.sh",
            "systemctl": "../lib/micro/systemctl.sh", "sudo": "../lib/micro/sudo.sh"}
 NOT_APPLETS = ("dpkg", "dpkg-deb", "rpm", "busybox")
 ROOT_DRIVERS = ("virtio_pci", "virtio_blk")  # of the root disk, loaded in the initramfs; ext4 and NVMe are built in
-DRIVERS = ("virtio_net", "virtio_console", "virtio_balloon", "virtio_rng", "virtio_scsi", "sd_mod", "isofs", "vfat",
-           "nls_cp437", "nls_ascii", "button", "evdev", "pvpanic_pci")
-INITRAMFS_APPLETS = ("sh", "mount", "insmod", "cat", "findfs", "usleep", "switch_root")
+DRIVERS = ("virtio_net", "virtio_console", "virtio_balloon", "virtio_scsi", "sd_mod", "isofs", "vfat", "nls_cp437",
+           "nls_ascii", "button", "evdev")  # loaded when there is something for them
+INITRAMFS_APPLETS = ("sh", "mount", "modprobe", "usleep", "switch_root")
 _ROOM = 1024 * MIB
 _ALIGN, _SECTOR = MIB, 512
 _LONG, _SHORT = 1800, 300  # seconds
@@ -80,6 +80,8 @@ for path; do
     esac
 done
 """
+_SLIM = ("objcopy", "--strip-debug", "--remove-section=.BTF")
+_COPY = 'set -eu; cd "$1"; to=$2; shift 2; cp --parents -- "$@" "$to/"'
 _LINKS = 'set -eu; cd "$1"; shift; for name; do [ -e "$name" ] || ln -s busybox "$name"; done'
 # $1: busybox, $2: a directory, $3: the archive. Owner and times of files are those of the directory.
 _PACK = 'set -eu; cd "$2"; find . | "$1" cpio -o -H newc > "$3" 2> /dev/null'
@@ -109,7 +111,8 @@ def version() -> str:
     """A short hash of what makes the image; packages by their names, for a mirror's newer ones are as good."""
     contents = (f"{path}\n{mode}\n{text}" for path, (mode, text) in sorted(files().items()))
     return content_hash("micro", RELEASE, *PACKAGES, *PROGRAMS, *DRIVERS, *ROOT_DRIVERS, str(ALIASES), str(layout()),
-                        _STAGE, initramfs_init(), command_line(guest.Identity("", "")), *contents)
+                        _STAGE, *_SLIM, str([*esp_argvs("", "", layout(), ""), *bios_argvs("", "", layout())]),
+                        initramfs_init(), command_line(guest.Identity("", "")), *contents)
 
 
 def build(host: Host, target: str, work: str, *, progress: Progress, cancel: threading.Event | None = None,
@@ -139,18 +142,18 @@ def layout() -> Layout:
 
 def command_line(identity: guest.Identity) -> str:
     """The kernel's command line. Nothing is said on the console but what matters: a serial line is slow."""
-    return (f"root=UUID={identity.root} console=ttyS0,115200 quiet loglevel=4 panic=10 mitigations=off "
+    return (f"disk=UUID={identity.root} console=ttyS0,115200 quiet loglevel=4 panic=10 mitigations=off "
             "random.trust_cpu=on 8250.nr_uarts=1")
 
 
 @cache
 def files() -> dict[str, tuple[int, str]]:
     """Mode and text of each file of the guest that is ours, by its path."""
-    scripts = ("boot.sh", "final.sh", "common.sh", "agent.sh", "hotplug.sh", "dhcp.sh", "shutdown.sh", "systemctl.sh",
-               "sudo.sh", "seed.jq")
+    scripts = ("boot.sh", "common.sh", "hotplug.sh", "dhcp.sh", "shutdown.sh", "systemctl.sh", "sudo.sh", "seed.awk")
     return {
         **{f"usr/lib/micro/{name}": (0o755, _read(name)) for name in scripts},
-        "usr/lib/micro/drivers": (0o644, " ".join(DRIVERS) + "\n"),
+        "usr/lib/micro/fstab": (0o644, "proc /proc proc defaults 0 0\nsys /sys sysfs defaults 0 0\n"
+                                       "devpts /dev/pts devpts defaults 0 0\nrun /run tmpfs mode=0755 0 0\n"),
         "etc/inittab": (0o644, _read("inittab")),
         "etc/acpi/PWRF/00000080": (0o755, "#!/bin/sh\nexec /sbin/shutdown\n"),
         "etc/passwd": (0o644, "root:x:0:0:root:/root:/bin/sh\n"),
@@ -297,6 +300,7 @@ def _stage(job: _Job, version: str) -> None:
     index = [f"{folder}/modules.{name}" for name in ("order", "builtin", "builtin.modinfo")]
     paths = [*parse_libraries(listed), "/bin/busybox", *modules, *index]
     job.run(["sh", "-c", _STAGE, "sh", tree, root, *paths])
+    _slim(job, [f"{root}{path}" for path in modules])
     job.run(["chroot", root, "/bin/busybox", "depmod", version])
     job.host.write(job.path("files.tar"), guest.tar(files()))
     job.run(["tar", "-C", root, "--extract", "--file", job.path("files.tar")])
@@ -306,20 +310,31 @@ def _stage(job: _Job, version: str) -> None:
     job.run(["sh", "-c", _LINKS, "sh", f"{root}/usr/bin", *(name for name in applets if name not in NOT_APPLETS)])
 
 
+def _slim(job: _Job, modules: Sequence[str]) -> None:
+    """Take out of modules what makes the kernel do much when it loads them, and what is of no use here.
+
+    For the first one with types for BPF (.BTF) it would read those of the whole kernel; signatures it would check.
+    """
+    tree = job.path("tree")
+    for path in modules:
+        job.run(["mv", "--", path, f"{tree}/module.ko"])
+        job.run(["chroot", tree, *_SLIM, "/module.ko", "/slim.ko"])
+        job.run(["mv", "--", f"{tree}/slim.ko", path])
+
+
 def _initramfs(job: _Job, version: str) -> None:
     """WORK/initrd: busybox, the root disk's drivers, and our init. Not packed, as reading it costs less."""
-    tree, place = job.path("tree"), job.path("initramfs")
-    folder = f"{tree}/lib/modules/{version}"
-    order = load_order(parse_dependencies(job.run(["cat", "--", f"{folder}/modules.dep"]).text), ROOT_DRIVERS)
-    job.run(["mkdir", "-p", "--", *(f"{place}/{name}" for name in ("bin", "dev", "proc", "sys", "root", "modules"))])
-    job.run(["cp", "--", f"{tree}/bin/busybox", f"{place}/bin/"])
+    root, place = job.path("root"), job.path("initramfs")
+    folder = f"lib/modules/{version}"
+    order = load_order(parse_dependencies(job.run(["cat", "--", f"{root}/{folder}/modules.dep"]).text), ROOT_DRIVERS)
+    job.run(["mkdir", "-p", "--", *(f"{place}/{name}" for name in ("bin", "dev", "root", folder))])
+    job.run(["cp", "--", f"{root}/usr/bin/busybox", f"{place}/bin/"])
     job.run(["sh", "-c", _LINKS, "sh", f"{place}/bin", *INITRAMFS_APPLETS])
     if order:
-        job.run(["cp", "--", *(f"{folder}/{path}" for path in order), f"{place}/modules/"])
-    names = "".join(f"{path.rpartition('/')[2]}\n" for path in order)
-    job.host.write(f"{place}/modules/order", names.encode())
+        job.run(["sh", "-c", _COPY, "sh", f"{root}/{folder}", f"{place}/{folder}", *order])
+    job.run(["chroot", place, "/bin/busybox", "depmod", version])
     job.host.write(f"{place}/init", initramfs_init().encode(), mode=0o755)
-    job.run(["sh", "-c", _PACK, "sh", f"{tree}/bin/busybox", place, job.path("initrd")])
+    job.run(["sh", "-c", _PACK, "sh", f"{root}/usr/bin/busybox", place, job.path("initrd")])
 
 
 def esp_argvs(tree: str, work: str, plan: Layout, version: str) -> list[list[str]]:
@@ -327,12 +342,26 @@ def esp_argvs(tree: str, work: str, plan: Layout, version: str) -> list[list[str
     disk, loader = f"{work}/disk.raw", f"{tree}/usr/lib/systemd/boot/efi/systemd-bootx64.efi"
     at = f"{disk}@@{plan.esp_start}"
     copies = ((loader, guest.LOADER), (f"{work}/loader.conf", "loader/loader.conf"),
-              (f"{work}/micro.conf", "loader/entries/micro.conf"), (f"{tree}/boot/vmlinuz-{version}", "linux"),
-              (f"{work}/initrd", "initrd"))
+              (f"{work}/micro.conf", "loader/entries/micro.conf"), (f"{work}/syslinux.cfg", "syslinux.cfg"),
+              (f"{tree}/boot/vmlinuz-{version}", "linux"), (f"{work}/initrd", "initrd"))
     return [["mkfs.vfat", "-F", "16", "-s", "8", "-n", "ESP", f"--offset={plan.esp_start // _SECTOR}", disk,
              str(plan.esp_size // 1024)],
             ["mmd", "-i", at, *(f"::/{folder}" for folder in ("EFI", "EFI/BOOT", "loader", "loader/entries"))],
             *(["mcopy", "-i", at, source, f"::/{target}"] for source, target in copies)]
+
+
+def bios_argvs(tree: str, work: str, plan: Layout) -> list[list[str]]:
+    """The commands that make WORK/disk.raw boot by BIOS, too.
+
+    The code in its first sector starts the partition with the attribute for that (UEFI, table 5.8): the ESP, where
+    syslinux is put, by mtools. That program runs with the tree's libraries, not with the host's.
+    """
+    disk, libraries = f"{work}/disk.raw", f"{tree}/lib/x86_64-linux-gnu"
+    return [["sgdisk", "--attributes=1:set:2", disk],
+            [f"{libraries}/ld-linux-x86-64.so.2", "--library-path", libraries, f"{tree}/usr/bin/syslinux", "--install",
+             "--offset", str(plan.esp_start), disk],
+            ["dd", f"if={tree}/usr/lib/syslinux/mbr/gptmbr.bin", f"of={disk}", "bs=440", "count=1", "conv=notrunc",
+             "status=none"]]
 
 
 def root_argv(work: str, plan: Layout, identifier: str) -> list[str]:
@@ -347,12 +376,16 @@ def root_argv(work: str, plan: Layout, identifier: str) -> list[str]:
 def _fill_disk(job: _Job, version: str) -> None:
     """WORK/disk.qcow2, from the tree, the root and the initramfs."""
     disk, plan = job.path("disk.raw"), layout()
-    entry = f"title micro\noptions {command_line(job.identity)}\nlinux /linux\ninitrd /initrd\n"
+    command = command_line(job.identity)
+    entry = f"title micro\noptions {command}\nlinux /linux\ninitrd /initrd\n"
+    bios = f"default micro\nlabel micro\n linux /linux\n initrd /initrd\n append {command}\n"
     job.host.write(job.path("loader.conf"), b"timeout 0\n")
     job.host.write(job.path("micro.conf"), entry.encode())
+    job.host.write(job.path("syslinux.cfg"), bios.encode())
     job.run(["truncate", f"--size={plan.size}", "--", disk])
     job.run(debian.partition_argv(disk, plan, job.identity))
-    for argv in esp_argvs(job.path("tree"), job.work, plan, version):
+    tree = job.path("tree")
+    for argv in (*esp_argvs(tree, job.work, plan, version), *bios_argvs(tree, job.work, plan)):
         job.run(argv, env={"MTOOLS_SKIP_CHECK": "1"})
     job.run(root_argv(job.work, plan, job.identity.root))
     job.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", disk, job.path("disk.qcow2")], timeout=_LONG)

@@ -4,6 +4,7 @@
 case $SUBSYSTEM in
 block | virtio-ports)
     . /usr/lib/micro/common.sh
+    [ "$ACTION" != remove ] || rm -f /dev/disk/by-id/* # one that is used again would keep its old name
     links
     ;;
 esac

@@ -1,26 +1,17 @@
 #!/bin/sh
 # /init of the micro guest's initramfs: the drivers of its disk, the root file system, and on to the system there.
+# The kernel hands the words of its command line over as variables; $disk is ours.
 mount -t devtmpfs dev /dev
-mount -t proc proc /proc
-mount -t sysfs sys /sys
-while read -r driver; do
-    insmod "/modules/$driver"
-done < /modules/order
-# shellcheck disable=SC2013
-for word in $(cat /proc/cmdline); do
-    case $word in root=*) root=${word#root=} ;; esac
-done
+modprobe -a virtio_pci virtio_blk
 tries=0
-until device=$(findfs "$root" 2> /dev/null); do
+# shellcheck disable=SC2154
+until mount -t ext4 "$disk" /root 2> /dev/null; do
     tries=$((tries + 1))
     if [ "$tries" -gt 600 ]; then
-        echo "micro: no disk has the root file system $root"
+        echo "micro: no disk has the root file system $disk"
         exec sh
     fi
     usleep 50000
 done
-mount -t ext4 "$device" /root || exec sh
-for place in dev proc sys; do
-    mount -o move "/$place" "/root/$place"
-done
+mount -o move /dev /root/dev
 exec switch_root /root /sbin/init
