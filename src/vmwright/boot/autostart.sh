@@ -14,7 +14,7 @@ parallel=8         # starts at once
 again=5            # seconds until a start that failed is tried once more: a bridge or a disk may come late
 start_limit=600    # seconds for one start: with a device passed through, all its memory is pinned before it begins
 look_limit=30
-libvirt_limit=120
+libvirt_limit=600
 newline='
 '
 

@@ -12,10 +12,10 @@ from dataclasses import replace
 
 from vmwright.boot import files
 from vmwright.boot.files import LINK_PATH, NO_ORDER, SCRIPT_PATH, UNIT, UNIT_PATH, Row
+from vmwright.errors import Where
 from vmwright.names import start_list
 from vmwright.plan.actions import Change, DestroyVm, HostFile, Kept, RemoveStartOrder, Sign, UpdateVm, WriteStartOrder
 from vmwright.plan.view import Draft, View
-from vmwright.spec.cloud import VmSpec
 
 GUESTS_REMEDY = ("say ON_BOOT=ignore in its settings: libvirt-guests in /etc/default, /etc/sysconfig or /etc/conf.d, "
                  "as the distribution has it")
@@ -38,25 +38,16 @@ def plan_boot(view: View, draft: Draft) -> None:
         _remove(view, draft)
 
 
-def _first(view: View) -> VmSpec:
-    return next(vm for vm in view.listed.values() if vm.start_order.said)
-
-
-def _where(view: View) -> str:
-    vm = _first(view)
-    return str(vm.keys.get("autostart", vm.where))
+def _where(view: View) -> Where | None:
+    """The place in the file that asks for an order first."""
+    vm = next(vm for vm in view.listed.values() if vm.start_order.said)
+    return vm.keys.get("autostart", vm.where)
 
 
 def _write(view: View, draft: Draft) -> None:
     facts = view.facts.boot
     _warn_of_guests(view, draft)
-    strange = [path for path, text in ((UNIT_PATH, facts.unit), (SCRIPT_PATH, facts.script))
-               if text is not None and not files.is_ours(text)]
-    for path in strange:
-        vm = _first(view)
-        draft.refuse(f"host {view.host.name}: {path} is there, and vmwright did not write it",
-                     "move it away: vmwright keeps there what starts VMs in order", vm.keys.get("autostart", vm.where))
-    if strange:
+    if not _can(view, draft):
         return
     rows = (*files.rows(view.listed.values()), *_unlisted(view, draft))
     path, wanted = start_list(view.cloud.name), files.list_text(rows)
@@ -74,6 +65,19 @@ def _write(view: View, draft: Draft) -> None:
                      and other.host == view.host.name and other.autostart is False else other
                      for other in draft.actions]
     draft.actions.append(action)
+
+
+def _can(view: View, draft: Draft) -> bool:
+    """Whether the host has what it takes, and nothing of others is in the way."""
+    facts, where, refused = view.facts.boot, _where(view), len(draft.refused)
+    if "virsh" not in view.facts.tools:
+        draft.refuse(f"host {view.host.name}: virsh is not installed, which starts VMs in order when the host boots",
+                     "install it there: apt-get install libvirt-clients", where)
+    for path, text in ((UNIT_PATH, facts.unit), (SCRIPT_PATH, facts.script)):
+        if text is not None and not files.is_ours(text):
+            draft.refuse(f"host {view.host.name}: {path} is there, and vmwright did not write it",
+                         "move it away: vmwright keeps there what starts VMs in order", where)
+    return len(draft.refused) == refused
 
 
 def _warn_of_guests(view: View, draft: Draft) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.unit.plan.build import changes, cloud, made, plan, refused, told
-from tests.unit.plan.simulate import Killed, Machine, all_facts, carry_out, clone
+from tests.unit.plan.simulate import ALL_TOOLS, Killed, Machine, all_facts, carry_out, clone
 
 from vmwright.boot import files
 from vmwright.boot.files import LINK_PATH, SCRIPT_PATH, UNIT_PATH
@@ -183,6 +183,14 @@ def test_others_files_are_not_overwritten_nor_removed(changed: dict[str, Any], p
     assert path not in action.paths and LIST in action.paths
     assert not any(isinstance(a, RemoveStartOrder) for a in planned(
         cloud(PLAIN), made(cloud(PLAIN)), **changed).actions)
+
+
+def test_a_host_without_virsh_cannot_keep_the_order() -> None:
+    machine = Machine(tools=tuple(tool for tool in ALL_TOOLS if tool != "virsh"))
+    assert refused(plan(cloud(ORDERED), machine)) == [
+        "host here: virsh is not installed, which starts VMs in order when the host boots\n    install it there: "
+        "apt-get install libvirt-clients"]
+    assert not refused(plan(cloud(PLAIN), machine))
 
 
 def test_other_clouds_keep_the_unit() -> None:
