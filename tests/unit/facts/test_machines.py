@@ -76,6 +76,8 @@ def test_the_rack() -> None:
     host = machines.facts("rack", *POOLS["rack"])
     assert (host.cpus, len(host.nodes)) == (8, 2)
     assert {volume.thin for volume in host.volumes} == {None, "thin"}
+    assert {volume.name for volume in host.volumes if volume.open} == {
+        "lab.web.root", "lab.web.disk-data", "lab.web.seed"}, "web runs"
     ours = {parsed.object for volume in host.volumes if (parsed := parse_path(volume.path))}
     assert {domain.name for domain in host.domains if domain.persistent.owner} <= ours
     assert [device.serial for device in host.devices if device.kind == "010802"] == ["PM9A1-1", "PM9A1-2", "PM9A1-3"]
