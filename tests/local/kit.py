@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -106,10 +107,14 @@ templates:
 
     @contextmanager
     def started(self, *words: str) -> Iterator[subprocess.Popen[str]]:
-        """vmwright at work, in an interpreter of its own, ended with the block if it has not ended before."""
+        """vmwright at work, in an interpreter of its own, ended with the block if it has not ended before.
+
+        Ctrl-C reaches it as from a terminal, even where these tests run in a shell's background, which ignores it.
+        """
         argv = [sys.executable, "-m", "vmwright.cli.main", words[0], "-f", str(self.file), *words[1:]]
         with subprocess.Popen(argv, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+                              preexec_fn=_heed_ctrl_c) as process:
             try:
                 yield process
             finally:
@@ -133,6 +138,10 @@ templates:
     def domains(self) -> set[str]:
         """The names of this cloud's domains."""
         return {d.name() for d in connection().listAllDomains() if d.name().startswith(self.name)}
+
+
+def _heed_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Forks:

@@ -182,15 +182,19 @@ def test_how_far_it_is_and_that_it_can_be_stopped(disk: str) -> None:
         assert not any(block.read()), "a loop device's file gets a hole"
 
 
-def test_a_disk_without_discard_says_so(disk: str) -> None:
-    queue = Path("/sys/class/block", Path(disk).name, "queue/discard_max_bytes")
-    before = queue.read_text()
-    queue.write_text("0")
+def test_a_disk_without_discard_says_so(tmp_path: Path) -> None:
+    """As a loop device is whose file cannot have holes."""
+    run(["mount", "-t", "ramfs", "ramfs", str(tmp_path)])
     try:
-        with pytest.raises(HostError) as caught:
-            run(lvm.discard(disk))
+        (tmp_path / "disk.img").write_bytes(bytes(1 << 20))
+        device = run(["losetup", "--find", "--show", str(tmp_path / "disk.img")]).text
+        try:
+            with pytest.raises(HostError) as caught:
+                run(lvm.discard(device))
+        finally:
+            run(["losetup", "--detach", device])
     finally:
-        queue.write_text(before)
+        run(["umount", str(tmp_path)])
     assert lvm.UNSUPPORTED in caught.value.why
 
 
