@@ -163,15 +163,17 @@ def pages() -> Iterator[int]:
 
 
 def test_memory_is_made_of_huge_pages_without_a_mount(cloud: Kit, pages: int) -> None:
-    """A new VM takes them where there are enough; one that wants more than there are is refused with the figures."""
+    """One that wants more than there are is refused with the figures."""
     assert pages >= 64
-    name = write(cloud, "0-1")
+    name = write(cloud, "{cpus: 0-1, hugepages: 2M}")
     cloud.ok("apply", "-y")
     assert config(name).placement == asked(cloud) and config(name).placement.hugepages == 2 * MIB
     cloud.domain(name).create()
     maps = [line for line in (process(name) / "numa_maps").read_text().splitlines() if "kernelpagesize_kB=2048" in line]
     assert sum(int(word.partition("=")[2]) for line in maps for word in line.split() if word[:1] == "N" and "=" in word
                ) == 32
+    settled(cloud)
+    write(cloud, "0-1")  # it keeps what it has
     settled(cloud)
     write(cloud, "{cpus: 0-1, hugepages: true}", memory="4G")
     (problem,) = cloud.plan()["refused"]

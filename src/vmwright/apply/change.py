@@ -17,6 +17,7 @@ from vmwright.plan.actions import UpdateVm
 from vmwright.spec.cloud import DataDisk, TemplateSpec
 from vmwright.virt import alter, design
 from vmwright.virt.design import NicChoice
+from vmwright.virt.placing import Ground
 
 _ONLINE_TRIES = 18  # half a minute
 
@@ -88,9 +89,9 @@ def _altered(action: UpdateVm, xml: str, running: str | None, owner: OwnerFacts,
     if action.memory is not None:
         xml = alter.set_memory(xml, action.memory)
     if action.placement is not None:
-        xml = alter.set_placement(xml, action.placement, context.facts.cpus, context.facts.cpu_vendor)
+        xml = alter.set_placement(xml, action.placement, context.facts.cpus, Ground.of(context.facts))
     if action.cpu is not None:
-        xml = alter.set_cpu(xml, action.cpu, _config(xml).type, context.facts.cpu_vendor)
+        xml = alter.set_cpu(xml, action.cpu, _config(xml).type, Ground.of(context.facts))
     for mac in action.remove_nics:
         xml = alter.remove_nic(xml, mac)
     for mac, kind, source in action.move_nics:

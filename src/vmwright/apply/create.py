@@ -17,6 +17,7 @@ from vmwright.plan.view import ROOT_SERIAL
 from vmwright.spec.cloud import Copy, TemplateSpec, VmSpec
 from vmwright.virt import design
 from vmwright.virt.design import NicChoice
+from vmwright.virt.placing import Ground
 
 
 def create_vm(action: CreateVm, context: Context) -> None:
@@ -133,4 +134,4 @@ def _domain_xml(action: CreateVm, context: Context) -> str:
                        tuple(nic.mac for nic in vm.nics), hostdevs, pinned=vm.pin is not None)
     return design.domain_xml(cloud, vm, type=action.type, machine=context.facts.machine, host_cpus=context.facts.cpus,
                              disks=disks, seed_path=store.path(store.seed(vm.name)), nics=nics, owner=owner,
-                             hostdevs=hostdevs, placement=action.placement, vendor=context.facts.cpu_vendor)
+                             hostdevs=hostdevs, placement=action.placement, ground=Ground.of(context.facts))

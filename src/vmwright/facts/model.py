@@ -119,11 +119,15 @@ class CpuFacts:
 
 @dataclass(frozen=True)
 class HugepageFacts:
-    """Huge pages of one size on a node; `size` in bytes, the others are counts."""
+    """Huge pages of one size on a node; `size` in bytes, `total` and `free` are counts.
+
+    `mounted`: there is a hugetlbfs of this size, from which libvirt takes them.
+    """
 
     size: int
     total: int
     free: int
+    mounted: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ def page_size(view: View, vm: VmSpec) -> int:
     """The size of the pages that a pinned VM's memory is made of, in bytes; 0 for ordinary ones.
 
     Where the file leaves the choice to us, a VM that is there keeps what it has, and one that is made gets the largest
-    pages of which its nodes have enough; VMs before it in the file are served first. Where the file asks for huge pages
+    pages of which its nodes have enough and a hugetlbfs is mounted (virt/placing.py says what a missing one means); VMs
+    before it in the file are served first. Where the file asks for huge pages
     of any size and no size has enough, the smallest is told, to be refused with the figures (nodes.py).
     """
     if "pages" not in view.memo:
@@ -75,7 +76,7 @@ def _choose(view: View, vm: VmSpec, left: _Free) -> int:
 
 
 class _Free:
-    """Free huge pages, counted down while they are dealt out."""
+    """Free huge pages that can be chosen, counted down while they are dealt out."""
 
     def __init__(self, counts: dict[tuple[int, int], int]) -> None:
         self._counts = counts
@@ -83,7 +84,8 @@ class _Free:
     @classmethod
     def of(cls, view: View) -> _Free:
         """Those of the host, with what VMs to be rebuilt give back."""
-        counts = {(node.number, page.size): page.free for node in view.facts.nodes for page in node.hugepages}
+        counts = {(node.number, page.size): page.free for node in view.facts.nodes for page in node.hugepages
+                  if page.mounted}
         for name in view.request.rebuild:
             domain = view.domains.get(name)
             for place, pages in _held(domain.live if domain else None):
@@ -91,7 +93,7 @@ class _Free:
         return cls(counts)
 
     def sizes(self) -> set[int]:
-        """The sizes that the host has."""
+        """The sizes to choose from."""
         return {size for _, size in self._counts}
 
     def has(self, needs: Mapping[tuple[int, ...], int], size: int) -> bool:

@@ -13,6 +13,7 @@ from vmwright.errors import VmwrightError
 from vmwright.facts.model import OwnerFacts, Placement
 from vmwright.virt import design, placing
 from vmwright.virt.design import DiskChoice, NicChoice
+from vmwright.virt.placing import UNKNOWN, Ground
 from vmwright.virt.xml import domain as domain_parts
 from vmwright.virt.xml import metadata, read
 from vmwright.virt.xml import nic as nic_xml_parts
@@ -43,7 +44,7 @@ def set_vcpus(xml: str, vcpus: int, host_cpus: int) -> str:
     return render(root)
 
 
-def set_placement(xml: str, placement: Placement, host_cpus: int, vendor: str = "") -> str:
+def set_placement(xml: str, placement: Placement, host_cpus: int, ground: Ground = UNKNOWN) -> str:
     """Where it runs from its next start on: everything that says so is as the placement has it, or gone.
 
     The number of vCPUs and the memory are to be set before: a placement is made for both.
@@ -51,7 +52,7 @@ def set_placement(xml: str, placement: Placement, host_cpus: int, vendor: str = 
     root = parse(xml)
     vcpu = ensure(root, "vcpu")
     ceiling = design.vcpu_ceiling(int(vcpu.get("current", vcpu.text or 1)), host_cpus)
-    placing.lay(root, placement, ceiling, vendor)
+    placing.lay(root, placement, ceiling, ground)
     return render(root)
 
 
@@ -141,11 +142,8 @@ def _fit_clock(clock: ET.Element | None, type: str) -> None:
     clock.extend(timer for timer in design.clock(type) if timer.get("name") not in there)
 
 
-def set_cpu(xml: str, cpu: str, type: str, vendor: str = "") -> str:
-    """That CPU from the next start on. Topology, NUMA cells and single features stay. `type` is kvm or qemu.
-
-    `vendor` is that of the host's CPU.
-    """
+def set_cpu(xml: str, cpu: str, type: str, ground: Ground = UNKNOWN) -> str:
+    """That CPU from the next start on. Topology, NUMA cells and single features stay. `type` is kvm or qemu."""
     root = parse(xml)
     old = root.find("cpu")
     kept = [child for child in old if child.tag in _KEPT_IN_CPU] if old is not None else []
@@ -154,7 +152,7 @@ def set_cpu(xml: str, cpu: str, type: str, vendor: str = "") -> str:
         kept = [child for child in kept if child.tag != "cache"]  # libvirt allows a host's cache with its CPU only
     new.extend(kept)
     replace(root, old, new)
-    placing.show_threads(root, vendor)
+    placing.show_threads(root, ground)
     return render(root)
 
 

@@ -446,6 +446,9 @@ def _reach_todo(said: str) -> str:
 def _call_todo(said: str) -> str:
     if "No space left" in said:
         return "make room on the host's disk, then apply again"
+    if "hugetlbfs" in said:
+        return ("libvirt knows of no hugetlbfs for such pages: mount one (mount -t hugetlbfs -o pagesize=2M none "
+                "/dev/hugepages), and restart its daemon")
     if "Cannot allocate memory" in said:
         return "stop a VM or give less memory, then apply again"
     if "Permission denied" in said or "ermission" in said:

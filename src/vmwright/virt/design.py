@@ -12,6 +12,7 @@ from vmwright.facts.model import ANYWHERE, OwnerFacts, Placement
 from vmwright.names import is_block
 from vmwright.spec.cloud import Firmware, VmSpec
 from vmwright.virt import placing
+from vmwright.virt.placing import UNKNOWN, Ground
 from vmwright.virt.xml import devices, metadata, network, storage
 from vmwright.virt.xml import disk as disk_xml
 from vmwright.virt.xml import domain as domain_parts
@@ -77,7 +78,7 @@ def domain_xml(
     uuid: str | None = None,
     os_id: str | None = None,
     placement: Placement = ANYWHERE,
-    vendor: str = "",
+    ground: Ground = UNKNOWN,
 ) -> str:
     """The domain of a VM. The first disk is its root. `type` is kvm or qemu, `os_id` a libosinfo id.
 
@@ -103,7 +104,7 @@ def domain_xml(
         devices.devices(*_devices(vm.name, disks, seed_path, nics, hostdevs)),
     )
     if placement != ANYWHERE:
-        placing.lay(root, placement, ceiling, vendor)
+        placing.lay(root, placement, ceiling, ground)
     return render(root)
 
 

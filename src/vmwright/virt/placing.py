@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from dataclasses import dataclass
 
-from vmwright.facts.model import Placement
+from vmwright.facts.model import HostFacts, Placement
 from vmwright.virt.xml import domain as domain_parts
 from vmwright.virt.xml import placement as parts
 from vmwright.virt.xml.tree import drop, ensure, insert_after, replace
@@ -12,8 +13,25 @@ from vmwright.virt.xml.tree import drop, ensure, insert_after, replace
 _PINS = ("vcpupin", "emulatorpin", "iothreadpin")
 
 
-def lay(root: ET.Element, placement: Placement, ceiling: int, vendor: str = "") -> None:
-    """The domain as the placement says, from its next start on. `vendor` is that of the host's CPU.
+@dataclass(frozen=True)
+class Ground:
+    """What of a host decides how a placement is written: its CPU's vendor, sizes of huge pages with a hugetlbfs."""
+
+    vendor: str = ""
+    mounts: frozenset[int] = frozenset()
+
+    @classmethod
+    def of(cls, host: HostFacts) -> Ground:
+        """That of a host."""
+        mounts = frozenset(page.size for node in host.nodes for page in node.hugepages if page.mounted)
+        return cls(host.cpu_vendor, mounts)
+
+
+UNKNOWN = Ground()
+
+
+def lay(root: ET.Element, placement: Placement, ceiling: int, ground: Ground = UNKNOWN) -> None:
+    """The domain as the placement says, from its next start on.
 
     `ceiling`: how many vCPUs it can grow to when it may run anywhere. A pinned one has as many as it has pins: its pins
     and NUMA cells are fixed, so there is nothing to grow into.
@@ -22,8 +40,8 @@ def lay(root: ET.Element, placement: Placement, ceiling: int, vendor: str = "") 
     _pins(root, placement)
     _numatune(root, placement)
     _cpu(root, placement, len(placement.vcpus) or ceiling)
-    show_threads(root, vendor)
-    _hugepages(root, placement.hugepages)
+    show_threads(root, ground)
+    _hugepages(root, placement.hugepages, mounted=placement.hugepages in ground.mounts)
 
 
 def _vcpus(root: ET.Element, most: int, *, fixed: bool) -> None:
@@ -84,7 +102,7 @@ def _cpu(root: ET.Element, placement: Placement, most: int) -> None:
                      "feature")
 
 
-def show_threads(root: ET.Element, vendor: str) -> None:
+def show_threads(root: ET.Element, ground: Ground) -> None:
     """A guest with AMD's CPU sees hyper-threads only by the feature topoext, which the models of such CPUs have.
 
     A CPU that is passed through does not: QEMU leaves it out (no_autoenable_flags in its target/i386/cpu.c), and says
@@ -94,26 +112,27 @@ def show_threads(root: ET.Element, vendor: str) -> None:
     if cpu is None or topology is None or (root.get("type"), cpu.get("mode")) != ("kvm", "host-passthrough"):
         return
     known = any(feature.get("name") == "topoext" for feature in cpu.iterfind("feature"))
-    if vendor == "AMD" and topology.get("threads", "1") != "1" and not known:
+    if ground.vendor == "AMD" and topology.get("threads", "1") != "1" and not known:
         insert_after(cpu, domain_parts.feature("topoext"), "topology", "cache", "feature")
 
 
-def _hugepages(root: ET.Element, size: int) -> None:
-    """Huge pages by memfd, unless others have said where the memory comes from.
+def _hugepages(root: ET.Element, size: int, *, mounted: bool) -> None:
+    """Huge pages from a hugetlbfs, which is what libvirt prepares AppArmor and SELinux for; without one by memfd.
 
-    What others share with the host's programs (virtiofs, vhost-user) has access="shared" beside it: then it is theirs.
+    Unless others have said where the memory comes from. What they share with programs of the host (virtiofs,
+    vhost-user) has access="shared" beside it: then it is theirs.
     """
     backing = root.find("memoryBacking")
     if backing is None:
         backing = ET.Element("memoryBacking")
         insert_after(root, backing, "memory", "currentMemory", "maxMemory")
+    source = backing.find("source[@type='memfd']")
+    if source is not None and backing.find("hugepages") is not None and backing.find("access") is None:
+        backing.remove(source)  # ours
     drop(backing, "hugepages")
-    source = backing.find("source")
     if size:
         backing.insert(0, parts.hugepages(size))
-        if source is None:
+        if not mounted and backing.find("source") is None:
             backing.insert(1, parts.memfd())
-    elif source is not None and source.get("type") == "memfd" and backing.find("access") is None:
-        backing.remove(source)
     if not len(backing):
         root.remove(backing)

@@ -55,6 +55,20 @@ node/node2/hugepages/hugepages-2048kB/free_hugepages:12""")
     assert node == NodeFacts(2, (), 100 << 10, 40 << 10, 7 << 10, (), (HugepageFacts(2 << 20, 16, 12),))
 
 
+@pytest.mark.parametrize(("line", "mounted"), [
+    ("hugetlbfs /dev/hugepages hugetlbfs rw,relatime,pagesize=2M 0 0", [True, False]),
+    ("none /huge hugetlbfs rw,mode=700,pagesize=1024M,size=4G 0 0", [False, True]),
+    ("host:/a hugetlbfs /b nfs rw,pagesize=2M 0 0", [False, False]),
+    ("192.168.6.1:/vms /vms nfs4 rw 0 0", [False, False])])
+def test_huge_pages_that_have_a_file_system(line: str, mounted: list[bool]) -> None:
+    _, (node,) = cpu.parse(f"""cpu/present:0
+node/node0/meminfo:Node 0 MemTotal: 100 kB
+node/node0/hugepages/hugepages-2048kB/nr_hugepages:16
+node/node0/hugepages/hugepages-1048576kB/nr_hugepages:1
+/proc/mounts:{line}""")
+    assert [page.mounted for page in node.hugepages] == mounted
+
+
 def test_a_cpu_that_is_offline_has_a_number_and_no_more() -> None:
     """The kernel takes its topology away; those that are online are told as before."""
     cpus, nodes = cpu.parse("cpu/present:0-2\ncpu/online:0,2\ncpu/cpu0/topology/physical_package_id:0\n"

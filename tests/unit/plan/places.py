@@ -24,11 +24,11 @@ def zcloud(*, idle: bool = True) -> Machine:
 
 
 def small(cores: int = 4, threads: int = 1, nodes: int = 1, memory: int = 8 * GIB, pages: int = 0,
-          large: int = 0) -> Machine:
+          large: int = 0, *, mounted: bool = True) -> Machine:
     """A machine of so many cores on each node; siblings are numbered side by side. `pages` of 2M, `large` of 1G."""
     each = cores * threads
     cpus = tuple(_cpu(number, number // each, threads) for number in range(each * nodes))
-    huge = (HugepageFacts(PAGES, pages, pages), HugepageFacts(GIB, large, large))
+    huge = (HugepageFacts(PAGES, pages, pages, mounted), HugepageFacts(GIB, large, large, mounted))
     kept = pages * PAGES + large * GIB
     found = tuple(NodeFacts(n, tuple(cpu.number for cpu in cpus if cpu.node == n), memory, memory - kept, 0, (), huge)
                   for n in range(nodes))

@@ -170,6 +170,13 @@ def test_which_huge_pages_a_new_vm_gets(pages: int, large: int, memory: str, ask
     assert placed(small(pages=pages, large=large), vcpus=2, memory=memory, pin=pin).hugepages == size
 
 
+def test_huge_pages_without_a_hugetlbfs_are_for_those_who_ask() -> None:
+    machine = small(pages=1024, mounted=False)
+    assert placed(machine, vcpus=2, pin="0-1").hugepages == 0
+    for asked in ("true", "2M"):
+        assert placed(machine, vcpus=2, pin=f"{{cpus: 0-1, hugepages: {asked}}}").hugepages == PAGES
+
+
 def test_huge_pages_are_dealt_out_in_the_order_of_the_file() -> None:
     """Those that the file asks for are kept for who asks; the others go to the first, as far as they go."""
     text = "vms:\n" + "".join(

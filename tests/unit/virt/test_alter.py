@@ -16,11 +16,13 @@ from vmwright.facts.domains import parse_domain
 from vmwright.facts.model import ANYWHERE, Cell, ConfigFacts, DiskFacts, NicFacts, OwnerFacts, Placement
 from vmwright.virt import alter
 from vmwright.virt.design import DiskChoice, NicChoice, effective_cpu
+from vmwright.virt.placing import Ground
 from vmwright.virt.xml import tree
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 OURS, OTHERS = (GOLDEN / "vm-uefi-kvm.xml").read_text(), (GOLDEN / "others.xml").read_text()
 NIC = NicChoice("52:aa:00:00:00:01", "network", "new")
+AMD = Ground("AMD")
 RAISED = -1
 FOLLOWS = Placement(memory="what follows from the number of vCPUs and the memory")
 DISK = DiskChoice("/new.qcow2", "qcow2", "new", "vdb")
@@ -367,20 +369,25 @@ def test_every_io_thread_is_pinned_and_what_others_tuned_stays() -> None:
     assert same(alter.set_placement(after, ANYWHERE, 48), xml)
 
 
-@pytest.mark.parametrize(("before", "after"), [
-    ("", "<source type='memfd'/>"),
-    ("<locked/>", "<source type='memfd'/><locked/>"),
-    ("<source type='file'/>", "<source type='file'/>"),
-    ("<source type='memfd'/><access mode='shared'/>", "<source type='memfd'/><access mode='shared'/>"),
+@pytest.mark.parametrize(("before", "memfd", "mounted"), [
+    ("", "<source type='memfd'/>", ""),
+    ("<locked/>", "<source type='memfd'/><locked/>", "<locked/>"),
+    ("<source type='file'/>", "<source type='file'/>", "<source type='file'/>"),
+    ("<source type='memfd'/><access mode='shared'/>",) * 3,
 ])
-def test_huge_pages_come_without_a_mount_unless_others_said_from_where(before: str, after: str) -> None:
+def test_huge_pages_come_by_memfd_without_a_mount_unless_others_said_from_where(
+        before: str, memfd: str, mounted: str) -> None:
     xml = OURS.replace("<vcpu", f"<memoryBacking>{before}</memoryBacking><vcpu" if before else "<vcpu", 1)
-    paged = alter.set_placement(xml, Placement(((1,), (2,)), (3,), hugepages=1 << 30), 48)
-    backing = tree.parse(paged).find("memoryBacking")
     pages = "<hugepages><page size='1048576' unit='KiB'/></hugepages>"
-    assert backing is not None
-    assert canonical(backing) == canonical(tree.parse(f"<memoryBacking>{pages}{after}</memoryBacking>"))
-    assert same(alter.set_placement(paged, ANYWHERE, 48), xml)
+    for sizes, after in (((1 << 30,), mounted), ((2 << 20,), memfd), ((1 << 30,), mounted)):
+        placement = Placement(((1,), (2,)), (3,), hugepages=1 << 30)
+        xml = alter.set_placement(xml, placement, 48, Ground("", frozenset(sizes)))
+        backing = tree.parse(xml).find("memoryBacking")
+        assert backing is not None
+        assert canonical(backing) == canonical(tree.parse(f"<memoryBacking>{pages}{after}</memoryBacking>"))
+    back = tree.parse(alter.set_placement(xml, ANYWHERE, 48)).find("memoryBacking")
+    assert canonical(tree.parse(f"<memoryBacking>{before}</memoryBacking>")) == (
+        canonical(back) if back is not None else "<memoryBacking></memoryBacking>")
 
 
 def topoext(xml: str) -> list[str | None]:
@@ -390,16 +397,16 @@ def topoext(xml: str) -> list[str | None]:
 def test_guests_with_amds_cpu_see_its_threads() -> None:
     """The CPU that is passed through lacks the feature; a named one has it, or libvirt works it out."""
     threads = Placement(((0,), (1,)), (2,), threads=2)
-    placed = alter.set_placement(OURS, threads, 48, "AMD")
-    assert topoext(placed) == ["require"] == topoext(alter.set_placement(placed, threads, 48, "AMD"))
+    placed = alter.set_placement(OURS, threads, 48, AMD)
+    assert topoext(placed) == ["require"] == topoext(alter.set_placement(placed, threads, 48, AMD))
     for xml, placement, vendor in ((OURS, threads, "Intel"), (OURS, replace(threads, threads=1), "AMD"),
                                    (alter.set_type(OURS, "qemu"), threads, "AMD"),
                                    (alter.set_cpu(OURS, "EPYC", "kvm"), threads, "AMD")):
-        assert topoext(alter.set_placement(xml, placement, 48, vendor)) == []
-    named = alter.set_placement(alter.set_cpu(OURS, "EPYC", "kvm", "AMD"), threads, 48, "AMD")
-    assert topoext(alter.set_cpu(named, "host-passthrough", "kvm", "AMD")) == ["require"]
+        assert topoext(alter.set_placement(xml, placement, 48, Ground(vendor))) == []
+    named = alter.set_placement(alter.set_cpu(OURS, "EPYC", "kvm", AMD), threads, 48, AMD)
+    assert topoext(alter.set_cpu(named, "host-passthrough", "kvm", AMD)) == ["require"]
     off = OURS.replace("<topology", '<feature policy="disable" name="topoext"/><topology')
-    assert topoext(alter.set_placement(off, threads, 48, "AMD")) == ["disable"]
+    assert topoext(alter.set_placement(off, threads, 48, AMD)) == ["disable"]
 
 
 def test_a_nic_or_disk_cannot_be_there_twice() -> None:

@@ -24,6 +24,7 @@ from lxml import etree
 from vmwright.facts.model import ANYWHERE, Cell, OwnerFacts, Placement
 from vmwright.spec.cloud import Firmware, GuestSpec, VmSpec
 from vmwright.virt import alter, design, xml
+from vmwright.virt.placing import Ground
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 SCHEMAS = Path("/usr/share/libvirt/schemas")
@@ -85,7 +86,8 @@ CASES: dict[str, tuple[str, Callable[[], str]]] = {
     "others-hostdev.xml": ("domain", lambda: alter.remove_hostdev(
         alter.add_hostdev(alter.add_hostdev(_others(), NVME), NVME), "0000:82:00.0")),
     "vm-placed.xml": ("domain", lambda: _domain(_vm(vcpus=4), [VOLUME], [], placement=PLACED)),
-    "vm-placed-amd.xml": ("domain", lambda: _domain(_vm(vcpus=4), [VOLUME], [], placement=PLACED, vendor="AMD")),
+    "vm-placed-amd.xml": ("domain", lambda: _domain(_vm(vcpus=4), [VOLUME], [], placement=PLACED,
+                                                    ground=Ground("AMD", frozenset([PLACED.hugepages])))),
     "vm-spread.xml": ("domain", lambda: _domain(_vm(vcpus=4), [ROOT], [], placement=SPREAD)),
     "device-disk-block.xml": ("disk", lambda: design.disk_device_xml(VOLUME)),
     "device-disk.xml": ("disk", lambda: design.disk_device_xml(DATA)),
