@@ -191,8 +191,8 @@ def test_a_wipe_is_confirmed_by_name() -> None:
 
     def asked(plan: Plan) -> str:
         with pytest.raises(UsageError) as caught:
-            runs._allow(plan, "apply", yes=True, confirm=[], allow_cut_off=False)
-        assert runs._allow(plan, "apply", yes=True, confirm=["web"], allow_cut_off=False) is False
+            allowed(plan, "apply", yes=True)
+        assert allowed(plan, "apply", yes=True, confirm=("web",)) is False
         return caught.value.what
 
     assert asked(make_plan(wiped, all_facts(wiped, machine))) == (
