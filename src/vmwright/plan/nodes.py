@@ -106,7 +106,7 @@ def _demands(view: View, name: str, placement: Placement, memory: int) -> Iterat
         return
     parts = [(cell.nodes or placement.nodes, cell.memory) for cell in placement.cells] or [(placement.nodes, memory)]
     for nodes, size in parts:
-        bound = frozenset(nodes if strict and nodes else view.nodes)
+        bound = frozenset(view.nodes).intersection(nodes if strict else ()) or frozenset(view.nodes)
         yield _Demand(name, bound, size, placement.hugepages, name in view.listed)
 
 

@@ -138,6 +138,14 @@ def test_vms_of_others_and_those_that_are_there_count() -> None:
     assert "and 10368M are to be there" in problem
 
 
+def test_a_vm_of_others_on_nodes_that_the_host_does_not_have_is_no_matter() -> None:
+    """Its definition may be older than the host's last memory module."""
+    machine = small(cores=2)
+    machine.domains["nas"] = Defined(NAS.format(memory=4, cpu=1).replace("nodeset='0'", "nodeset='2-3'"), autostart=True)
+    (problem,) = refused(plan(cloud(group(0, 1)), machine))
+    assert "and 10G are to be there and nowhere else: nas 4G" in problem
+
+
 def test_vms_that_are_to_be_off_do_not_count() -> None:
     made(cloud(group(0, 1, 1, more=", running: [true, true, false]")), small(cores=2))
 
