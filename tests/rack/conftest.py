@@ -24,4 +24,4 @@ def rack() -> Iterator[Record]:
     """The reference shape with the ready image, up."""
     made = kit.up("lab")
     yield made
-    process.down("lab", force=True, remove=True)
+    process.down("lab", force=True, seconds=0, remove=True)

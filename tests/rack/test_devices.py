@@ -75,7 +75,7 @@ class Lab(RackCloud):
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     made: Record = kit.up("devices")
     yield Lab(made, tmp_path_factory.mktemp("cloud"))
-    process.down("devices", force=True, remove=True)
+    process.down("devices", force=True, seconds=0, remove=True)
 
 
 @pytest.fixture(scope="module")

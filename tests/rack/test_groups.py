@@ -27,7 +27,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RackCloud]:
     """One rack for all of these, in the order in which they stand."""
     made: Record = kit.up("groups", Wish())
     yield RackCloud(made, tmp_path_factory.mktemp("cloud"))
-    process.down("groups", force=True, remove=True)
+    process.down("groups", force=True, seconds=0, remove=True)
 
 
 def listed(cloud: RackCloud, pool: str) -> set[str]:

@@ -25,7 +25,7 @@ VM = ("  {}: {{template: blank, pool: {}, firmware: bios, vcpus: {}, memory: {},
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RackCloud]:
     """One rack for all of these, in the order in which they stand."""
     yield RackCloud(kit.up("place", Wish()), tmp_path_factory.mktemp("cloud"))
-    process.down("place", force=True, remove=True)
+    process.down("place", force=True, seconds=0, remove=True)
 
 
 def vm(name: str, pin: str, *, vcpus: int = 2, memory: str = "256M", pool: str = "vms") -> str:
@@ -101,7 +101,7 @@ def test_more_than_a_node_has_is_refused(cloud: RackCloud) -> None:
     """With the figures, and before anything is changed; on both nodes it fits."""
     before = cloud.sh("virsh list --all --name; ls /var/lib/libvirt/vms")
     big = vm("big", "2-3", memory="3G") + vm("large", "2-3", memory="3G")
-    cloud.write(POOLS, big)
+    cloud.write(POOLS, big.replace("running: false", "running: true"))
     (problem,) = cloud.refused()
     assert problem.startswith("node 0 of host rack has ")
     assert problem.endswith("and 6G are to be there and nowhere else: big 3G, large 3G")

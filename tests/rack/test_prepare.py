@@ -22,7 +22,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RackCloud]:
     """A rack with nothing but a plain installation."""
     rack = up("bare", process.Wish(image=Image.BARE))
     yield RackCloud(rack, tmp_path_factory.mktemp("bare"))
-    process.down("bare", force=True, remove=True)
+    process.down("bare", force=True, seconds=0, remove=True)
 
 
 ADMIN = "/etc/default/grub.d/55-admin.cfg"

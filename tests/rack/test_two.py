@@ -30,7 +30,7 @@ def pair() -> Iterator[tuple[Record, Record]]:
     wish = process.Wish(shape.read("small.yaml", SMALL), Image.BARE)
     yield kit.up("one", wish), kit.up("two", wish)
     for name in ("one", "two"):
-        process.down(name, force=True, seconds=300, remove=True)
+        process.down(name, force=True, seconds=0, remove=True)
 
 
 def test_they_reach_each_other_over_their_private_network(pair: tuple[Record, Record]) -> None:
