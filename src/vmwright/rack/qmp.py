@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vmwright.errors import HostError
 
 
-def ask(path: Path, command: str, *, seconds: float = 10.0) -> Any:
+def ask(path: Path, command: str, arguments: Mapping[str, Any] | None = None, *, seconds: float = 10.0) -> Any:
     """What the monitor at `path` answers. Raises HostError when nobody does in time, or it refuses."""
     try:
         folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
@@ -19,7 +20,7 @@ def ask(path: Path, command: str, *, seconds: float = 10.0) -> Any:
             with socket.socket(socket.AF_UNIX) as line:
                 line.settimeout(seconds)
                 line.connect(f"/proc/self/fd/{folder}/{path.name}")
-                return _converse(line, command)
+                return _converse(line, {"execute": command, **({"arguments": arguments} if arguments else {})})
         finally:
             os.close(folder)
     except (OSError, ValueError) as error:
@@ -27,11 +28,11 @@ def ask(path: Path, command: str, *, seconds: float = 10.0) -> Any:
                         todo="see vmwright rack status; pull its plug: vmwright rack down --force") from error
 
 
-def _converse(line: socket.socket, command: str) -> Any:
+def _converse(line: socket.socket, command: Mapping[str, Any]) -> Any:
     """Greet, ask, and read until the answer; events in between are nobody's here."""
     with line.makefile("rwb") as talk:
-        for request in ("qmp_capabilities", command):
-            talk.write(json.dumps({"execute": request}).encode() + b"\n")
+        for request in ({"execute": "qmp_capabilities"}, command):
+            talk.write(json.dumps(request).encode() + b"\n")
             talk.flush()
             answer = _answer(talk)
     return answer
