@@ -15,8 +15,12 @@ HOST_STATE = "/var/lib/vmwright"  # on the host: intents, images, manifests of t
 DEVICE_NOTES = f"{HOST_STATE}/devices"
 HOST_RUN = "/run/vmwright"  # on the host, gone at reboot: the lock, the result of the KVM probe
 
+NETWORK_STATE = f"{HOST_STATE}/network"  # a change of the host's network that is under way, and what was before
+
 GRUB_DROP_IN = "/etc/default/grub.d/60-vmwright.cfg"
-OUR_FILES = (GRUB_DROP_IN,)  # that we may write outside of our own directories
+FILTER_SETTINGS = "/etc/sysctl.d/60-vmwright-bridges.conf"
+FILTER_RULE = "/etc/udev/rules.d/60-vmwright-bridges.rules"
+OUR_FILES = (GRUB_DROP_IN, FILTER_SETTINGS, FILTER_RULE)  # that we may write outside of our own directories
 
 _DM_NAME = 127  # DM_NAME_LEN of linux/dm-ioctl.h is 128, with the NUL at its end
 

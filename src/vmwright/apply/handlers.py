@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vmwright.apply.boot import remove_start_order, write_start_order
+from vmwright.apply.bridges import make_bridges, set_bridge_filter, take_bridges_back
 from vmwright.apply.change import update_vm
 from vmwright.apply.context import Context
 from vmwright.apply.create import create_vm, rebuild_vm
@@ -20,6 +21,9 @@ HANDLERS: dict[type[actions.Action], Callable[[Any, Context], None]] = {
     actions.InstallPackages: install_packages,
     actions.SetKernelArguments: set_kernel_arguments,
     actions.Reboot: reboot,
+    actions.SetBridgeFilter: set_bridge_filter,
+    actions.MakeBridges: make_bridges,
+    actions.TakeBridgesBack: take_bridges_back,
     actions.CreatePool: create_pool,
     actions.CreateGroup: create_group,
     actions.CreateNetwork: create_network,

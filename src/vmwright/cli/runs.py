@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 Confirm = Annotated[list[str] | None, typer.Option("--confirm", metavar="NAME", help=(
     "Allow what takes the data of this VM, or of disks for this pool, without a question."))]
-CutOff = Annotated[bool, typer.Option("--allow-cut-off", help="Allow what cuts a running VM's network; only -y needs "
-                                                              "it.")]
+CutOff = Annotated[bool, typer.Option("--allow-cut-off", help=(
+    "Allow what cuts the network of a running VM, or for a moment of the host itself; only -y needs it."))]
 MayReboot = Annotated[bool, typer.Option("--reboot", help=(
     "Reboot hosts that need it, without a question: their VMs are shut down before."))]
 Parallel = Annotated[int, typer.Option("--parallel", metavar="N", help="Actions at once on a host (0: from its CPUs).")]
@@ -46,8 +46,8 @@ Wait = Annotated[float, typer.Option("--wait", metavar="SECONDS", min=0, help=(
     "How long to wait for another vmwright that is at work on a host. 0: end at once, with 7."))]
 
 ApplyYes = Annotated[bool, typer.Option("-y", "--yes", help=(
-    "Do not ask whether to apply the plan. What takes a VM's data is still refused without --confirm NAME, what cuts a "
-    "running VM's network without --allow-cut-off."))]
+    "Do not ask whether to apply the plan. What takes a VM's data is still refused without --confirm NAME, what cuts "
+    "the network of a running VM, or of the host, without --allow-cut-off."))]
 Wipe = Annotated[list[str] | None, typer.Option("--wipe", metavar="DEVICE", help=(
     "Erase this device of theirs, too, this once, whatever the file says. May be given several times."))]
 RebuildYes = Annotated[bool, typer.Option("-y", "--yes", help=(
@@ -244,7 +244,7 @@ def _allow(made: Plan, command: str, allowed: Allowed) -> bool:
 
     Returns whether a name was typed for every action that is there: then there is nothing left to ask.
     """
-    from vmwright.plan.actions import Effect
+    from vmwright.plan.actions import Effect, Prepare
 
     typed = 0
     for action in made.actions:
@@ -256,7 +256,8 @@ def _allow(made: Plan, command: str, allowed: Allowed) -> bool:
                                  todo=f"type its name when asked, or say {option}")
             typed += 1
         if Effect.CUTS_OFF in action.effects and not allowed.cut_off and allowed.yes:
-            raise UsageError(f"{action.object}: this cuts the network of a running VM; nothing was changed",
+            whose = "the host itself, for a moment" if isinstance(action, Prepare) else "a running VM"
+            raise UsageError(f"{action.object}: this cuts the network of {whose}; nothing was changed",
                              todo="say --allow-cut-off with -y, or apply without -y and look")
         if Effect.REBOOTS in action.effects and not allowed.reboot:
             if allowed.yes or not ask_name(f"reboot host {action.host} ({action.why})", action.host):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from vmwright.errors import HostError
-from vmwright.facts import boot, cpu, domains, kvm, pci, platform, probes, storage
+from vmwright.facts import boot, cpu, domains, kvm, network, pci, platform, probes, storage
 from vmwright.facts import devices as device_uses
 from vmwright.facts.model import (
     BlockFacts,
@@ -59,11 +59,11 @@ def gather_host(cloud: Cloud, session: Session, *, disks: bool = False, devices:
     wanted = storage.wanted(pools, disks=disks or devices)
     asked = probes.commands(cloud.name, {pool.path for pool in pools if not pool.lvm}, hidden)
     ordered = any(vm.host == session.spec.name and vm.start_order.said for vm in cloud.vms)
-    script = probes.script({**asked, **boot.commands(cloud.name, ordered), **storage.commands(wanted),
-                            **pci.commands(devices)})
+    more = {**boot.commands(cloud.name, ordered), **network.commands(session.spec.bridges)}
+    script = probes.script({**asked, **more, **storage.commands(wanted), **pci.commands(devices)})
     done = session.host.run(["sh", "-s"], input=script.encode(), timeout=_PROBE_SECONDS)
     outputs = probes.split(done.text)
-    probes.demand(outputs, session.spec.name, boot.commands(cloud.name, ordered))
+    probes.demand(outputs, session.spec.name, more)
     return assemble(session.spec.name, outputs, inventory, hidden, wanted, devices=devices)
 
 
@@ -140,6 +140,8 @@ def assemble(name: str, outputs: Mapping[str, probes.Output], inventory: Invento
         kvm_device_mode=outputs["kvm-device"].text.strip() or None,
         user=outputs["user"].text.strip(),
         platform=read("platform", lambda text: platform.parse(text, outputs["own-files"].text, outputs["os"].text)),
+        wiring=read("wiring", lambda _: network.parse({probe: out.text for probe, out in outputs.items()}))
+        if "wiring" in outputs else None,
     )
     if not devices:
         return host

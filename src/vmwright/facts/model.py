@@ -233,6 +233,13 @@ class LinkFacts:
     kind: str  # "bridge", "ethernet", ...
     addresses: tuple[str, ...] = ()  # CIDR text
     up: bool = False
+    mac: str = ""
+    master: str | None = None  # the bridge or bond that it is a port of
+    lower: str | None = None  # of a VLAN: the interface that it is on
+    vlan: int | None = None
+    dynamic: bool = False  # some of its addresses are lent, by DHCP
+    stp: bool = False  # of a bridge; the delay is in seconds
+    forward_delay: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -344,6 +351,55 @@ class FileFacts:
     path: str
     text: str | None = None
     ours: str | None = None
+
+
+@dataclass(frozen=True)
+class ProfileFacts:
+    """A connection of NetworkManager's that is active, with its settings as nmcli tells them; without secrets."""
+
+    link: str
+    name: str
+    uuid: str
+    settings: tuple[tuple[str, str], ...] = ()
+
+    def get(self, key: str) -> str:
+        """A setting; empty when it is not set."""
+        return next((value for name, value in self.settings if name == key), "")
+
+
+@dataclass(frozen=True)
+class RouteFacts:
+    """A default route (IPv4)."""
+
+    link: str
+    gateway: str | None = None
+
+
+@dataclass(frozen=True)
+class WiringFacts:
+    """How the host's own network is set up, as far as it takes to make bridges.
+
+    `tools` are those of netplan, ifup, nmcli and resolvconf that are there; `active` those of NetworkManager and
+    systemd-networkd that run. In the text of a file in `secret`, what is secret is left out.
+    """
+
+    tools: tuple[str, ...] = ()
+    active: tuple[str, ...] = ()
+    files: tuple[FileFacts, ...] = ()  # of netplan, ifupdown, and ours of NetworkManager's
+    secret: tuple[str, ...] = ()
+    profiles: tuple[ProfileFacts, ...] = ()
+    wireless: tuple[str, ...] = ()
+    routes: tuple[RouteFacts, ...] = ()
+    dns: tuple[str, ...] = ()
+    session: str | None = None  # the host's address that the ssh session came to
+    answered: tuple[tuple[str, str], ...] = ()  # addresses that the file gives the host, and whose MAC answered
+    pending: str = ""  # bridges that a run has made, and not confirmed yet
+    filter: tuple[tuple[str, int], ...] = ()  # settings of br_netfilter; none while it is not loaded
+    resolved: tuple[str, ...] = ()  # what the host's own name resolves to
+
+    def file(self, path: str) -> FileFacts:
+        """What is known of a file."""
+        return next((file for file in self.files if file.path == path), FileFacts(path))
 
 
 @dataclass(frozen=True)
@@ -472,6 +528,7 @@ class HostFacts:
     held: tuple[HeldFacts, ...] = ()
     boot: BootFacts = BootFacts()
     platform: PlatformFacts = PlatformFacts()
+    wiring: WiringFacts | None = None  # None: not read, for the file asks for no bridges
     machine: str = "q35"
     cpu_vendor: str = ""  # of the CPU that guests under KVM have: AMD or Intel; empty where there are none
     kvm_device_mode: str | None = None  # "root:kvm 660"; libvirt probes anew at every define where it is not usable

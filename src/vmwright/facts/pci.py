@@ -38,6 +38,23 @@ def commands(wanted: bool) -> dict[str, Sequence[str]]:
     }
 
 
+# The session is that of the nearest process above that knows one: sudo and our own choice of environment take it out.
+SESSION = r"""
+session=$SSH_CONNECTION
+if [ -z "$session" ]; then
+  up=$PPID
+  set --
+  while [ "${up:-0}" -gt 1 ]; do
+    set -- "$@" "/proc/$up/environ"
+    next=
+    while read -r key value; do [ "$key" != PPid: ] || next=$value; done <"/proc/$up/status"
+    up=$next
+  done
+  session=$(grep -ahsz '^SSH_CONNECTION=' "$@" | tr '\0\n' '\n ' | head -n 1)
+fi
+printf 'session\t%s\n' "${session#SSH_CONNECTION=}"
+"""
+
 # Almost only words of the shell itself, so few processes whatever the number of devices. Where a link in sysfs leads is
 # where one is after `cd -P`. A disk or an interface is on the last PCI device of its path. An NVMe drive that could
 # have several paths is below none: there its controllers are told. The session is that of the nearest process above
@@ -72,20 +89,7 @@ for table in DMAR IVRS; do [ ! -e "/sys/firmware/acpi/tables/$table" ] || printf
 read -r line </proc/cmdline; printf 'cmdline\t%s\n' "$line"
 while read -r line; do printf 'route\t%s\n' "$line"; done </proc/net/route
 while read -r line; do printf 'route6\t%s\n' "$line"; done </proc/net/ipv6_route
-session=$SSH_CONNECTION
-if [ -z "$session" ]; then
-  up=$PPID
-  set --
-  while [ "${up:-0}" -gt 1 ]; do
-    set -- "$@" "/proc/$up/environ"
-    next=
-    while read -r key value; do [ "$key" != PPid: ] || next=$value; done <"/proc/$up/status"
-    up=$next
-  done
-  session=$(grep -ahsz '^SSH_CONNECTION=' "$@" | tr '\0\n' '\n ' | head -n 1)
-fi
-printf 'session\t%s\n' "${session#SSH_CONNECTION=}"
-"""
+""" + SESSION
 
 # The whole configuration space of everything but bridges, system devices and performance counters: only root is given
 # more than the first 64 bytes. Most of it is zeros, and od leaves out the lines that are like the one before.
@@ -136,15 +140,20 @@ def parse(text: str, serials: Mapping[str, str], names: str = "") -> Seen:
         rows.setdefault(kind, []).append(values)
     if "session" not in rows:
         raise ValueError("it ended too early")
-    session = " ".join(rows["session"][0]).split()
     return Seen(
         devices=tuple(_devices(rows, parse_names(names), serials)),
         iommu=_iommu(rows),
         lower={name: tuple(lower.split()) for name, _, lower in rows.get("net", ())},
         routes=tuple(dict.fromkeys(_default_routes(rows))),
         btrfs=tuple(_path(row[0]) for row in rows.get("btrfs", ())),
-        session=session[2].partition("%")[0] if len(session) == 4 else None,
+        session=session_address(" ".join(rows["session"][0])),
     )
+
+
+def session_address(text: str) -> str | None:
+    """The host's address in the value of SSH_CONNECTION (ssh(1)); None for any other text."""
+    words = text.split()
+    return words[2].partition("%")[0] if len(words) == 4 else None
 
 
 def _path(name: str) -> str:

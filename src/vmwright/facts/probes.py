@@ -155,11 +155,20 @@ def parse_links(text: str) -> tuple[LinkFacts, ...]:
 def _link(row: dict[str, Any]) -> LinkFacts:
     other = "loopback" if row.get("link_type") == "loopback" else "ethernet"
     addresses = [a for a in row.get("addr_info", ()) if a.get("family") == "inet" and "local" in a]
+    info = row.get("linkinfo", {})
+    data = info.get("info_data", {})
     return LinkFacts(
         name=row["ifname"],
-        kind=row.get("linkinfo", {}).get("info_kind", other),
+        kind=info.get("info_kind", other),
         addresses=tuple(f"{a['local']}/{a.get('prefixlen', 32)}" for a in addresses),
         up="UP" in row.get("flags", ()),
+        mac=row.get("address", ""),
+        master=row.get("master"),
+        lower=row.get("link") if info.get("info_kind") == "vlan" else None,
+        vlan=data.get("id") if info.get("info_kind") == "vlan" else None,
+        dynamic=any(address.get("dynamic") for address in addresses),
+        stp=bool(data.get("stp_state")),
+        forward_delay=data.get("forward_delay", 0) / 100,
     )
 
 

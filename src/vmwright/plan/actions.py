@@ -8,7 +8,19 @@ from ipaddress import IPv4Address
 
 from vmwright.errors import Problem
 from vmwright.facts.model import ANYWHERE, Placement
-from vmwright.spec.cloud import DataDisk, HostSpec, LvmSpec, NetworkSpec, Nic, Pool, TemplateSpec, ThinSpec, VmSpec
+from vmwright.netconfig.common import NewFile
+from vmwright.spec.cloud import (
+    BridgeSpec,
+    DataDisk,
+    HostSpec,
+    LvmSpec,
+    NetworkSpec,
+    Nic,
+    Pool,
+    TemplateSpec,
+    ThinSpec,
+    VmSpec,
+)
 
 
 class Sign(StrEnum):
@@ -108,6 +120,68 @@ class SetKernelArguments(Prepare):
     @property
     def verb(self) -> str:
         return "set"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetBridgeFilter(Prepare):
+    """Have the kernel not hand to the host's firewall what goes over bridges, whenever it would begin to."""
+
+    settings: str  # the texts of names.FILTER_SETTINGS and FILTER_RULE
+    rule: str
+
+    @property
+    def object(self) -> str:
+        return "bridge filter"
+
+    @property
+    def verb(self) -> str:
+        return "switch off"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeBridges(Prepare):
+    """Make or change bridges of the host, all at once; it goes back when it is not reached within `timeout` seconds.
+
+    `files` are those that change. `managers` are, by name (netconfig.common.Manager), what sets up the NIC of each
+    bridge. `profiles` are NetworkManager's connections of the NICs, by UUID, to go back to. `keep` are addresses that
+    the host must have afterwards.
+    """
+
+    bridges: tuple[BridgeSpec, ...]
+    files: tuple[NewFile, ...]
+    managers: tuple[str, ...]
+    timeout: int
+    profiles: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    new: bool = True
+
+    @property
+    def object(self) -> str:
+        return what_bridges(", ".join(bridge.name for bridge in self.bridges))
+
+    @property
+    def verb(self) -> str:
+        return "make" if self.new else "change"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TakeBridgesBack(Prepare):
+    """Have the host go back to the network that it had before a change that was not confirmed. `what` was changed."""
+
+    what: str
+
+    @property
+    def object(self) -> str:
+        return what_bridges(self.what)
+
+    @property
+    def verb(self) -> str:
+        return "take back"
+
+
+def what_bridges(names: str) -> str:
+    """Bridges as the object of an action; `names` are parted by a comma and a space."""
+    return f"bridge{'s' if ', ' in names else ''} {names}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,8 @@ from dataclasses import replace
 from vmwright.facts.model import Facts
 from vmwright.plan.actions import Kept, Plan, Prepare, VmAction
 from vmwright.plan.boot import plan_boot
+from vmwright.plan.bridge_filter import plan_bridge_filter
+from vmwright.plan.bridges import plan_bridges
 from vmwright.plan.change import plan_existing
 from vmwright.plan.checks import check_host, check_memory, check_space
 from vmwright.plan.create import Made, plan_create, plan_rebuild
@@ -125,7 +127,9 @@ def _finish(cloud: Cloud, draft: Draft) -> Plan:
 
 def _plan_wanted(view: View, draft: Draft) -> Dealt:
     """What the file asks for on this host, in the order in which one thing stands on another. Returns its devices."""
+    plan_bridge_filter(view, draft)
     plan_prepare(view, draft)
+    plan_bridges(view, draft)
     check_host(view, draft)
     dealt = deal(view, draft)
     pools = plan_pools(view, draft)

@@ -1,4 +1,4 @@
-"""Networks: NAT networks are made, bridges must be there."""
+"""Networks: NAT networks are made; bridges are there, or made before (bridges.py)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 
 from vmwright.facts.model import NetworkFacts
-from vmwright.plan.actions import Change, CreateNetwork, Kept
+from vmwright.plan.actions import Change, CreateNetwork, Kept, MakeBridges, TakeBridgesBack
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import NetworkSpec
 
@@ -33,17 +33,29 @@ def plan_networks(view: View, draft: Draft) -> dict[str, Link]:
 
 def _plan_bridge(view: View, network: NetworkSpec, draft: Draft) -> Link | None:
     link = view.links.get(network.bridge or "")
+    if link is None and (coming := _coming(view, network.bridge or "", draft)):
+        return coming
+    if link is None and any(bridge.name == network.bridge for bridge in view.host.bridges):
+        return None  # that it cannot be made is refused already
     if link is None or link.kind != "bridge":
         found = "is not there" if link is None else f"is not a bridge, but {_article(link.kind)}"
         bridges = [link.name for link in view.facts.links if link.kind == "bridge"]
         draft.refuse(f"network {network.name}: bridge {network.bridge} {found} on host {view.host.name}",
-                     f"make it with the host's own network set-up; bridges there: {', '.join(bridges) or 'none'}",
+                     f"{'have it made by `bridges:` of the host' if link is None else 'name another one'}; bridges "
+                     f"there: {', '.join(bridges) or 'none'}",
                      network.where)
         return None
     if not link.up:
         draft.warnings.append(f"network {network.name}: bridge {network.bridge} is down on host {view.host.name}")
     draft.kept.append(Kept(view.host.name, f"network {network.name}", f"bridge {network.bridge} is there"))
     return Link("bridge", link.name)
+
+
+def _coming(view: View, name: str, draft: Draft) -> Link | None:
+    """A bridge that is not there yet, but is made before."""
+    action = next((a for a in draft.actions if isinstance(a, MakeBridges | TakeBridgesBack) and a.host == view.host.name
+                   and any(bridge.name == name for bridge in view.host.bridges)), None)
+    return Link("bridge", name, action.id) if action else None
 
 
 def _article(kind: str) -> str:

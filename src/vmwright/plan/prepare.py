@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from vmwright.facts.model import DomainState
 from vmwright.names import GRUB_DROP_IN
-from vmwright.plan.actions import Change, Effect, InstallPackages, Reboot, SetKernelArguments
+from vmwright.plan.actions import Change, Effect, InstallPackages, Prepare, Reboot, SetKernelArguments
 from vmwright.plan.needs import (
     VIRTUALISATION,
     besides,
@@ -156,8 +156,7 @@ def _plan_reboot(view: View, why: str, draft: Draft) -> None:
         draft.warnings.append(f"host {host.name}: VMs that are not this cloud's go down with it: {', '.join(others)}")
     draft.actions.append(Reboot(
         host=host.name, boot=view.facts.platform.boot, stop=_in_order(view, ours), why=why,
-        needs=tuple(a.id for a in draft.actions if isinstance(a, InstallPackages | SetKernelArguments)
-                    and a.host == host.name),
+        needs=tuple(a.id for a in draft.actions if isinstance(a, Prepare) and a.host == host.name),
         effects=frozenset({Effect.REBOOTS} | ({Effect.STOPS} if on else set())),
         changes=tuple(Change(f"vm {name}", "running", "shut down") for name in _in_order(view, ours))))
 

@@ -5,6 +5,7 @@ Everything is looked up by index: a plan must not look at all volumes, or all VM
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ ROOT_SERIAL = "root"
 _SHOWN = 5  # names in one sentence
 _REMOVALS = {OnRemove.LEAVE: "removed", OnRemove.DISCARD: "discarded and removed",
              OnRemove.ZERO: "overwritten with zeros and removed"}
+_DIFF_LINES = 12
 
 
 @dataclass(frozen=True)
@@ -386,3 +388,10 @@ def _names(vms: list[str]) -> str:
         return f"vm {vms[0]}"
     more = f" and {len(vms) - _SHOWN} more" if len(vms) > _SHOWN else ""
     return f"{len(vms)} VMs ({', '.join(vms[:_SHOWN])}{more})"
+
+
+def diff(ours: str, there: str) -> str:
+    """What was changed in a file of ours, line by line."""
+    lines = list(difflib.unified_diff(ours.splitlines(), there.splitlines(), "ours", "there", lineterm="", n=0))
+    more = [f"    and {len(lines) - _DIFF_LINES} lines more"] if len(lines) > _DIFF_LINES else []
+    return "\n".join([*(f"    {line}" for line in lines[2:_DIFF_LINES]), *more])

@@ -12,6 +12,8 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from vmwright.errors import Problem, Where
 
+LINK_NAME = 15  # characters of an interface's name: IFNAMSIZ of linux/if.h is 16, with the NUL at its end
+
 
 class Firmware(StrEnum):
     """How a VM boots."""
@@ -126,6 +128,34 @@ class DeviceSpec:
 
 
 @dataclass(frozen=True)
+class BridgeSpec:
+    """A bridge of the host over a NIC, or over one VLAN of it.
+
+    None of `addresses`, `gateway`, `dns`: what the NIC has when the bridge is made. `forward_delay` and `timeout` are
+    seconds; within `timeout` the host must be reached anew, or it goes back.
+    """
+
+    name: str
+    nic: str
+    vlan: int | None = None
+    addresses: tuple[IPv4Interface, ...] | None = None
+    gateway: IPv4Address | None = None
+    dns: tuple[str, ...] | None = None
+    stp: bool = False
+    forward_delay: int = 0
+    timeout: int = 90
+    where: Where | None = field(default=None, compare=False)
+
+    @property
+    def port(self) -> str:
+        """The interface that is the bridge's port: the NIC, or the VLAN of it."""
+        if self.vlan is None:
+            return self.nic
+        name = f"{self.nic}.{self.vlan}"
+        return name if len(name) <= LINK_NAME else f"vlan{self.vlan}"
+
+
+@dataclass(frozen=True)
 class HostSpec:
     """A host: `connect` is "local" or ssh://user@host[:port]. `accelerator` is auto, kvm or qemu.
 
@@ -137,6 +167,8 @@ class HostSpec:
     accelerator: str = "auto"
     ssh_config: str | None = None  # an OpenSSH client configuration used in place of ~/.ssh/config
     devices: tuple[DeviceSpec, ...] = ()
+    bridges: tuple[BridgeSpec, ...] = ()
+    filter_bridged: bool = False  # the host's firewall may filter what goes over bridges
     where: Where | None = field(default=None, compare=False)
     iommu: bool = False
     keys: Mapping[str, Where] = field(default_factory=dict, compare=False, repr=False)  # where each key stands

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from vmwright.spec import keyfiles
+from vmwright.spec.bridges import check_addresses, resolve_bridges
 from vmwright.spec.cloud import DeviceSpec, HostSpec, LvmSpec, OnRemove, Pool, ThinSpec
 from vmwright.spec.findings import Findings
 from vmwright.spec.model import HostIn, PoolIn, Spec
@@ -17,8 +18,6 @@ from vmwright.spec.yaml import KeyPath
 
 DEFAULT_HOST = "local"
 DEFAULT_POOL = Pool("default", "", "/var/lib/libvirt/images")
-
-_BRIDGE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,7 @@ def resolve_hosts(spec: Spec, findings: Findings) -> dict[str, HostView]:
     _unique(
         findings, [(("hosts", name, "connect"), host.connect) for name, host in hosts.items()], "are the same machine"
     )
+    check_addresses(spec, findings)
     return views
 
 
@@ -76,6 +76,7 @@ def _host(name: str, host: HostIn, findings: Findings) -> HostView:
     for pool_name, pool in host.pools.items():
         _check_pool((*path, "pools", pool_name), pool_name, pool, findings)
     _check_devices(path, host, findings)
+    bridges = resolve_bridges(path, host, findings)
     _check_later(path, host, findings)
     pools = {
         pool_name: Pool(pool_name, name, pool.dir or f"/dev/{pool.lvm}", _lvm(pool),
@@ -98,8 +99,8 @@ def _host(name: str, host: HostIn, findings: Findings) -> HostView:
     devices = tuple(DeviceSpec(key, device.serial, device.address, findings.where((*path, "devices", key), key=True))
                     for key, device in host.devices.items())
     keys = {key: findings.where((*path, key), key=True) for key in host.model_fields_set}
-    spec = HostSpec(name, host.connect, host.accelerator, config, devices, findings.where(path, key=True), host.iommu,
-                    keys)
+    spec = HostSpec(name, host.connect, host.accelerator, config, devices, bridges, host.filter_bridged,
+                    findings.where(path, key=True), host.iommu, keys)
     return HostView(spec, pools, names, tuple(host.devices), _addresses(name, host, findings))
 
 
@@ -159,30 +160,15 @@ def _check_devices(path: KeyPath, host: HostIn, findings: Findings) -> None:
 
 def _check_later(path: KeyPath, host: HostIn, findings: Findings) -> None:
     """What this version does not apply yet; checked as far as the file alone allows."""
-    nics: list[tuple[KeyPath, str]] = []
-    for name, bridge in host.bridges.items():
-        if not _BRIDGE.fullmatch(name):
-            findings.error(
-                (*path, "bridges", name),
-                f"{name!r} is not a valid bridge name: at most 15 letters, digits, . _ -",
-                key=True,
-            )
-        if bridge.stp and bridge.forward_delay < 2:
-            findings.error(
-                (*path, "bridges", name, "stp"), "with stp the forward_delay is at least 2", "add forward_delay: 4"
-            )
-        nics.append(((*path, "bridges", name, "nic"), bridge.nic))
-    _unique(findings, nics, "are the same interface")
-    for key, values in (("bridges", host.bridges), ("hugepages", host.hugepages)):
-        if values:
-            findings.later((*path, key))
+    if host.hugepages:
+        findings.later((*path, "hugepages"))
 
 
 def _addresses(name: str, host: HostIn, findings: Findings) -> dict[IPv4Address, str]:
     """The host's own addresses, as far as the file tells."""
     found: dict[IPv4Address, str] = {}
     for bridge_name, bridge in host.bridges.items():
-        for position, address in enumerate(bridge.addresses):
+        for position, address in enumerate(bridge.addresses or ()):
             where = findings.where(("hosts", name, "bridges", bridge_name, "addresses", position))
             found[address.ip] = f"host {name}'s own, on {bridge_name} at {where}"
     try:

@@ -87,14 +87,25 @@ _LVM_NAME = r"^[A-Za-z0-9+_.][A-Za-z0-9+_.-]*$"
 
 
 class BridgeIn(Base):
-    """A bridge device of the host."""
+    """A bridge device of the host. It takes the place of its NIC: what the NIC is told now, the bridge is told then."""
 
-    nic: v.Device = Field(description="The host's network interface that becomes the bridge's uplink.")
-    addresses: list[v.Interface] = Field(
-        default=[], description="The host's own addresses on the bridge, each with its prefix, like 192.168.6.200/24."
+    nic: v.Device = Field(
+        description="The host's network interface that becomes the bridge's port: a NIC, a bond or a VLAN interface."
     )
-    gateway: v.Address | None = Field(default=None, description="The host's default gateway. Default: the one it has.")
-    dns: Ips = Field(default=[], description="The host's DNS servers. Default: those it has.")
+    vlan: Annotated[v.Int, Field(ge=1, le=4094)] | None = Field(
+        default=None,
+        description="Only frames of this VLAN (802.1Q) of the NIC are the bridge's; the NIC itself stays as it is. "
+        "Default: all that has no VLAN tag.",
+    )
+    addresses: list[v.Interface] | None = Field(
+        default=None,
+        description="The host's own addresses on the bridge, each with its prefix, like 192.168.6.200/24. Default: "
+        "those that the NIC has now, or its DHCP; with vlan: none.",
+    )
+    gateway: v.Address | None = Field(
+        default=None, description="The host's default gateway by this bridge. Default: the one that the NIC has now."
+    )
+    dns: Ips | None = Field(default=None, description="The host's DNS servers. Default: those that the NIC has now.")
     stp: v.Bool = Field(
         default=False, description="Whether the bridge takes part in the spanning tree protocol. Default: false."
     )
@@ -103,6 +114,11 @@ class BridgeIn(Base):
         ge=0,
         le=30,
         description="Seconds a port listens before it forwards. Default: 0; with stp at least 2.",
+    )
+    timeout: Annotated[v.Int, Field(ge=20, le=3600)] = Field(
+        default=90,
+        description="Seconds within which the host must be reached anew when the bridge has been made or changed; else "
+        "it goes back to what it was, by itself. Default: 90.",
     )
 
 
@@ -190,7 +206,15 @@ class HostIn(Base):
     devices: dict[str, DeviceIn] = Field(
         default={}, description="PCI devices set aside for guests, by a name that VMs use. Default: none."
     )
-    bridges: dict[str, BridgeIn] = Field(default={}, description="Bridge devices by name. Not applied yet.")
+    bridges: dict[str, BridgeIn] = Field(
+        default={},
+        description="Bridge devices by name, for VMs to be plugged into. Default: none is made or changed.",
+    )
+    filter_bridged: v.Bool = Field(
+        default=False,
+        description="With bridges: whether the host's firewall filters what goes from VM to VM over a bridge, once "
+        "some program has loaded br_netfilter. false: never; true: left to that program. Default: false.",
+    )
     hugepages: dict[Literal["2M", "1G"], Annotated[v.Int, Field(ge=0)]] = Field(
         default={},
         description="Huge pages set aside for guests: how many of each size, like {2M: 8192}. Not applied yet.",

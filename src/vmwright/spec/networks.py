@@ -9,6 +9,7 @@ from vmwright.spec.cloud import NetworkSpec
 from vmwright.spec.findings import Findings
 from vmwright.spec.hosts import valid_identifier
 from vmwright.spec.model import NetworkIn, Spec
+from vmwright.spec.values import reserved
 from vmwright.spec.yaml import KeyPath
 
 DEFAULT_NAME = "default"
@@ -76,14 +77,3 @@ def _check_gateway(path: KeyPath, gateway: IPv4Address, subnet: IPv4Network | No
         findings.error(path, f"{gateway} is outside the subnet {subnet}")
     elif unusable := reserved(gateway, subnet):
         findings.error(path, f"{gateway} is {unusable}")
-
-
-def reserved(address: IPv4Address, subnet: IPv4Network) -> str:
-    """Why no machine can have this address of the subnet; empty when one can."""
-    if subnet.prefixlen >= 31:
-        return ""
-    if address == subnet.network_address:
-        return f"the address of the subnet {subnet} itself"
-    if address == subnet.broadcast_address:
-        return f"the broadcast address of {subnet}"
-    return ""

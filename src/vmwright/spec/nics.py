@@ -10,7 +10,7 @@ from vmwright.spec.cloud import NetworkSpec, Nic
 from vmwright.spec.findings import Findings, dotted
 from vmwright.spec.groups import Member
 from vmwright.spec.model import VmIn
-from vmwright.spec.networks import reserved
+from vmwright.spec.values import reserved
 from vmwright.spec.yaml import KeyPath
 from vmwright.units import derive_mac
 

@@ -112,6 +112,17 @@ def parse_subnet(text: str) -> IPv4Network:
     return interface.network
 
 
+def reserved(address: IPv4Address, subnet: IPv4Network) -> str:
+    """Why no machine can have this address of the subnet; empty when one can."""
+    if subnet.prefixlen >= 31:
+        return ""
+    if address == subnet.network_address:
+        return f"the address of the subnet {subnet} itself"
+    if address == subnet.broadcast_address:
+        return f"the broadcast address of {subnet}"
+    return ""
+
+
 def parse_server(text: str) -> str:
     """A host name or an IP address (IPv4 or IPv6)."""
     try:

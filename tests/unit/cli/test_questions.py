@@ -136,13 +136,14 @@ def test_every_command_says_what_its_yes_answers() -> None:
     assert with_yes == {"apply", "rebuild", "destroy", "set"}
     assert help_of("apply", "-y") == (
         "Do not ask whether to apply the plan. What takes a VM's data is still refused without --confirm NAME, what "
-        "cuts a running VM's network without --allow-cut-off.")
+        "cuts the network of a running VM, or of the host, without --allow-cut-off.")
     assert help_of("rebuild", "-y") == \
         "Ask nothing. Else the name of each VM must be typed before its root disk is thrown away."
     assert help_of("destroy", "-y") == \
         "Ask nothing. Else the name of each VM must be typed before it is removed with its disks."
     assert help_of("set", "-y").startswith("With --apply: do not ask whether to apply the plan.")
-    assert help_of("apply", "--allow-cut-off") == "Allow what cuts a running VM's network; only -y needs it."
+    assert help_of("apply", "--allow-cut-off") == (
+        "Allow what cuts the network of a running VM, or for a moment of the host itself; only -y needs it.")
 
 
 def allowed(made_plan: Any, command: str, **given: Any) -> bool:

@@ -51,7 +51,8 @@ def test_a_debian_host() -> None:
 def test_an_ubuntu_host() -> None:
     host = assemble("zcloud", recorded("ubuntu2004"), inventory(domains=(), pools=(), networks=()))
     assert (host.os, host.cpus, host.kvm, host.kvm_reason) == ("Ubuntu 20.04.6 LTS", 48, Kvm.WORKS, "")
-    assert LinkFacts("br0", "bridge", ("192.168.6.200/24", "192.168.7.200/24"), True) in host.links
+    assert LinkFacts("br0", "bridge", ("192.168.6.200/24", "192.168.7.200/24"), True, "94:18:82:00:00:01",
+                     forward_delay=4.0) in host.links
     assert "mmdebstrap" not in host.tools
     assert not host.intents and not host.volumes
 

@@ -127,26 +127,31 @@ def test_meminfo_without_a_total_is_refused(text: str) -> None:
 
 def test_links_of_a_debian_host() -> None:
     links = probes.parse_links(recorded("debian12")["links"].text)
-    assert links[:2] == (LinkFacts("lo", "loopback", ("127.0.0.1/8",), True),
-                         LinkFacts("eth0", "ethernet", ("192.0.2.2/24",), True))
+    assert links[:2] == (LinkFacts("lo", "loopback", ("127.0.0.1/8",), True, "00:00:00:00:00:00"),
+                         LinkFacts("eth0", "ethernet", ("192.0.2.2/24",), True, "02:fc:00:00:00:01"))
     assert (links[2].kind, links[2].up) == ("bridge", True)
 
 
 def test_links_of_an_ubuntu_host_with_bridges() -> None:
     """Older iproute2 prints an empty object where it leaves an interface out."""
     assert probes.parse_links(recorded("ubuntu2004")["links"].text) == (
-        LinkFacts("lo", "loopback", ("127.0.0.1/8",), True),
-        LinkFacts("eno1", "ethernet", (), True),
-        *(LinkFacts(name, "ethernet", (), False) for name in ("eno3", "eno4", "eno50", "eno51", "eno52")),
-        LinkFacts("eno2", "ethernet", (), True),
-        LinkFacts("eno49", "ethernet", (), False),
-        LinkFacts("br0", "bridge", ("192.168.6.200/24", "192.168.7.200/24"), True),
-        LinkFacts("virbr0", "bridge", ("192.168.122.1/24",), True),
+        LinkFacts("lo", "loopback", ("127.0.0.1/8",), True, "00:00:00:00:00:00"),
+        LinkFacts("eno1", "ethernet", (), True, "94:18:82:00:00:01", master="br0"),
+        *(LinkFacts(f"eno{number}", "ethernet", (), False, f"94:18:82:00:00:{number:02x}")
+          for number in (3, 4, 50, 51, 52)),
+        LinkFacts("eno2", "ethernet", (), True, "94:18:82:00:00:02"),
+        LinkFacts("eno49", "ethernet", (), False, "94:18:82:00:00:49"),
+        LinkFacts("br0", "bridge", ("192.168.6.200/24", "192.168.7.200/24"), True, "94:18:82:00:00:01",
+                  forward_delay=4.0),
+        LinkFacts("virbr0", "bridge", ("192.168.122.1/24",), True, "52:54:00:4d:7d:4b", stp=True, forward_delay=2.0),
         LinkFacts("tun0", "tun", ("10.8.0.6/32",), True))
 
 
 @pytest.mark.parametrize(("text", "links"), [
     ("", ()), ("[]", ()), ("[{}]", ()),
+    ('[{"ifname":"x.7","link":"x","address":"02:00:00:00:00:01","linkinfo":{"info_kind":"vlan","info_data":{"id":7}},'
+     '"addr_info":[{"family":"inet","local":"10.0.0.9","prefixlen":8,"dynamic":true}]}]',
+     (LinkFacts("x.7", "vlan", ("10.0.0.9/8",), mac="02:00:00:00:00:01", lower="x", vlan=7, dynamic=True),)),
     ('[{"ifname":"x"}]', (LinkFacts("x", "ethernet"),)),
     ('[{"ifname":"x","addr_info":[{"family":"inet"},{"family":"inet6","local":"::1","prefixlen":1}]}]',
      (LinkFacts("x", "ethernet"),))])

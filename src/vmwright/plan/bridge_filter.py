@@ -1,0 +1,57 @@
+"""What goes over a bridge is not the host's firewall's: settings that belong to the kernel module br_netfilter.
+
+The module comes when some program wants it (Docker does), each time with its own settings: what sysctl set before is
+gone, and at boot there is nothing yet to set.
+"""
+
+from __future__ import annotations
+
+from vmwright.names import FILTER_RULE, FILTER_SETTINGS, written_note
+from vmwright.netconfig.common import NewFile
+from vmwright.plan.actions import Change, SetBridgeFilter
+from vmwright.plan.view import Draft, View, diff
+
+_SETTINGS = ("iptables", "ip6tables", "arptables")
+
+
+def filter_settings() -> str:
+    """The text of our file for sysctl. The hyphen: that a setting is not there is no error (sysctl.d(5))."""
+    return ("# Written by vmwright: what goes over a bridge is not the host's firewall's. These settings are those of\n"
+            f"# the module br_netfilter, and are set again whenever it is loaded: see {FILTER_RULE}\n"
+            + "".join(f"-net.bridge.bridge-nf-call-{name} = 0\n" for name in _SETTINGS))
+
+
+def filter_rule() -> str:
+    """The text of our rule for udev, which is told when a module has been loaded."""
+    return ("# Written by vmwright: br_netfilter begins with its own settings, whenever some program has it loaded.\n"
+            'ACTION=="add", SUBSYSTEM=="module", KERNEL=="br_netfilter", '
+            'RUN+="/lib/systemd/systemd-sysctl --prefix=/net/bridge"\n')
+
+
+def plan_bridge_filter(view: View, draft: Draft) -> None:
+    """Settings of br_netfilter that hold whenever it is loaded, on a host with bridges."""
+    wiring, platform = view.facts.wiring, view.facts.platform
+    if view.host.filter_bridged or not view.host.bridges or wiring is None:
+        return
+    wanted = {FILTER_SETTINGS: filter_settings(), FILTER_RULE: filter_rule()}
+    on = [name for name, value in wiring.filter if value and name.removeprefix("bridge-nf-call-") in _SETTINGS]
+    if all(platform.file(path).text == text for path, text in wanted.items()):
+        if on:
+            draft.warnings.append(f"host {view.host.name}: {', '.join(on)} {'is' if len(on) == 1 else 'are'} on though "
+                                  f"{FILTER_SETTINGS} says off: some program (Docker, Kubernetes) has switched it on, "
+                                  "and its firewall may keep VMs from each other; if that is meant, say "
+                                  "`filter_bridged: true`")
+        return
+    files = [NewFile(path, text) for path, text in wanted.items() if platform.file(path).text != text]
+    for file in files:
+        there = platform.file(file.path)
+        if there.text not in (None, there.ours):
+            draft.refuse(f"host {view.host.name}: {file.path} was changed by hand:\n"
+                         + diff(there.ours or file.text, there.text or ""),
+                         f"put it into a file of your own; back to what vmwright wrote: cp {written_note(file.path)} "
+                         f"{file.path}", view.host.where)
+            return
+    draft.actions.append(SetBridgeFilter(
+        host=view.host.name, settings=wanted[FILTER_SETTINGS], rule=wanted[FILTER_RULE],
+        why="else the host's firewall may come between VMs once some program loads br_netfilter",
+        changes=(Change("files", "", ", ".join(file.path for file in files)),)))
