@@ -213,7 +213,7 @@ def _check(view: View, vm: VmSpec, row: Row, homes: Mapping[str, str], draft: Dr
     _check_group(view, vm, row, homes, draft)
     domain = view.domains.get(vm.name)
     idle = domain is not None and not vm.running and row.address in domain.persistent.hostdevs
-    if not idle:  # it is neither taken from the host nor started: the host may look at what is on it
+    if not idle or vm.name in view.request.rebuild:  # else it is left alone: the host may look at what is on it
         refuse_uses(view, vm, row, draft)
     if kind.startswith(_SCREEN) and row.facts.driver not in _SPARED:
         draft.remark(f"{{}}: {row} is a display that {row.facts.driver} drives; if it is the host's own screen, "
