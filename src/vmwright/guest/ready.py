@@ -21,9 +21,10 @@ _SILENT = "waiting for the guest agent"
 _COMMAND_TIMEOUT = 60.0  # for one probe; an emulated guest that boots is slow
 _FACTS = """\
 say() { printf '==%s==\\n' "$1"; }
-say hostname; cat /proc/sys/kernel/hostname
-say machine; cat /etc/machine-id
-say uptime; cut -d' ' -f1 /proc/uptime
+word() { word=; [ ! -r "$1" ] || read -r word rest < "$1"; echo "$word"; }
+say hostname; word /proc/sys/kernel/hostname
+say machine; word /etc/machine-id
+say uptime; word /proc/uptime
 say keys; cat /etc/ssh/ssh_host_*_key.pub
 """
 
