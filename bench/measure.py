@@ -82,10 +82,10 @@ def _children() -> float:
 
 
 def command(argv: Sequence[str], *, env: Mapping[str, str] | None = None, folder: Path | None = None,
-            timeout: float = 600) -> str:
-    """Run a command to its end; its output. Raises Failed with its last words."""
+            timeout: float = 600, given: str = "") -> str:
+    """Run a command to its end, with that text `given` as its input; its output. Raises Failed with its last words."""
     done = subprocess.run(list(argv), env=dict(env or os.environ), cwd=folder, capture_output=True, text=True,
-                          timeout=timeout, stdin=subprocess.DEVNULL, check=False)
+                          timeout=timeout, input=given, check=False)
     if done.returncode != 0:
         words = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
         raise Failed(f"{Path(argv[0]).name} ended with code {done.returncode}: {' / '.join(words)}")
