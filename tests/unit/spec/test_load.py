@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmwright.errors import SpecError, UsageError
+from vmwright.rack.shape import REFERENCE
 from vmwright.spec.cloud import StartOrder
 from vmwright.spec.load import load
 from vmwright.spec.model import json_schema
@@ -19,6 +20,23 @@ from vmwright.units import GIB
 from .conftest import Desk, public_key
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "zcloud.yaml"
+RACK = EXAMPLE.with_name("rack.yaml")
+
+
+def test_the_racks_example_is_right(desk: Desk) -> None:
+    """Its VMs fit the reference shape: CPUs, nodes and drives; the files it names stand beside it in the demo."""
+    for name in ("micro.qcow2", "ssh_config"):
+        desk.write("", name)
+    desk.write(public_key(), "id_ed25519.pub")
+    cloud = desk.load(RACK.read_text())
+    assert [vm.name for vm in cloud.vms] == ["z-b-data-1", "z-b-data-2", "z-b-data-3", "z-dev"]
+    assert [vm.pin.cpus if vm.pin else () for vm in cloud.vms] == [(0, 1), (2, 3), (4, 5), (6, 7)]
+    nodes = {drive.serial: drive.node for drive in REFERENCE.nvme}
+    each = REFERENCE.cores * REFERENCE.threads
+    for vm in cloud.vms[:3]:
+        assert vm.pin and {cpu // each for cpu in vm.pin.cpus} == {nodes[str(vm.devices[0].device.serial)]}
+    assert [vm.start_order for vm in cloud.vms] == [StartOrder(1, healthy=True, timeout=1800)] * 3 + [
+        StartOrder(timeout=1800)]
 
 
 def test_the_example_is_right() -> None:

@@ -1,0 +1,1 @@
+"""What `./dev demo` shows besides the cloud on this machine."""
