@@ -1,4 +1,4 @@
-"""The reference cloud on an emulated server, step by step: `./dev demo rack`, and what tests/rack/test_demo.py checks.
+"""The reference cloud on an emulated server, step by step: `./dev demo rack`, and what tests/long/test_demo.py checks.
 
     python -m demo.rack up FOLDER      # brings all of it, or goes on where an earlier run has stopped
     python -m demo.rack down FOLDER    # removes all of it, but for a cloud.yaml that was changed

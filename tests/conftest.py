@@ -3,6 +3,7 @@
 unit    pure and fast; everything but the directories below
 local   tests/local: the real libvirt of this machine, minutes; run when asked for with --tier or by path
 rack    tests/rack: emulated servers that boot, minutes; run when asked for with --tier or by path
+long    tests/long: the same for half an hour and more; run only when asked for by name, not by --tier all
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-PLACES = {name: Path(__file__).parent / name for name in ("local", "rack")}  # of the tiers besides unit
+PLACES = {name: Path(__file__).parent / name for name in ("local", "rack", "long")}  # of the tiers besides unit
 
 # No deadlines: a test that fails because the machine is busy says nothing. CI draws the same examples at every run.
 hypothesis.settings.register_profile("here", deadline=None)
@@ -34,7 +35,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         kind = _tier(item)
         if kind != "unit":
             item.add_marker(getattr(pytest.mark, kind))
-        if asked not in (kind, "all") and not (kind != "unit" and _named(config, PLACES[kind])):
+        everything = asked == "all" and kind != "long"
+        if asked != kind and not everything and not (kind != "unit" and _named(config, PLACES[kind])):
             item.add_marker(pytest.mark.skip(reason=f"{kind} tier: ask with --tier {kind}"))
 
 
