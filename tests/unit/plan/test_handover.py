@@ -224,6 +224,23 @@ def test_a_rebuild_of_one_does_not_take_from_another() -> None:
         "vm b: device n1 (05:00.0) is given to vm a\n    apply the whole file, where that VM is not to have it"]
 
 
+def test_a_drive_that_was_pulled_is_known_when_it_is_back() -> None:
+    """Another one was given at its place meanwhile; it comes back in another slot."""
+    found = after(file(a="n1"))
+    destroyed = make_destroy_plan(file(a="n1"), all_facts(file(a="n1"), found), ["a"])
+    assert not carry_out(destroyed, file(a="n1"), found)
+    found.drives[ONE] = Drive("S9")
+    place = "hosts: {here: {pools: {images: {dir: /srv/images}}, devices: {n9: {serial: S9}, n1: {serial: S1}}}}\n"
+    row = "template: base, memory: 1G, address: 10.0.0.3"
+    after(cloud(f"{place}vms: {{b: {{{row}, devices: n9}}}}\n"), before=found)
+    assert {(note.address, note.serial, note.vm) for note in notes(found.files)} == {(ONE, "S9", "b"), ("", "S1", "a")}
+    found.drives[TWO] = Drive("S1", written="a")
+    both = f"{place}vms: {{b: {{{row}, devices: n9}}, c: {{{row}0, devices: %s}}}}\n"
+    assert refused(plan(cloud(both % "n1"), found))[0].startswith("vm c: device n1 (08:00.0) was vm a's last, and what")
+    after(cloud(both % "{n1: keep}"), before=found)
+    assert {(note.address, note.serial, note.vm) for note in notes(found.files)} == {(ONE, "S9", "b"), (TWO, "S1", "c")}
+
+
 # -- in place ---------------------------------------------------------------------------------------------------------
 
 def test_a_device_is_plugged_in_where_a_port_is_free_and_memory_too() -> None:
