@@ -5,6 +5,7 @@ All bridges of a host are made in one step: the host's network is cut once, and 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
@@ -26,6 +27,7 @@ from vmwright.plan.view import Draft, View, diff
 from vmwright.spec.cloud import BridgeSpec
 from vmwright.spec.findings import nearest
 
+_OURS = re.compile(r"/(?:99-)?vmwright-(?P<name>[^/]+?)(?:\.yaml|\.nmconnection)?$")
 _AS_ASKED = "is as the file says"
 _NICS = ("ethernet", "bond", "team", "vlan", "veth", "dummy")  # kinds of links that can be a port
 
@@ -43,6 +45,7 @@ def plan_bridges(view: View, draft: Draft) -> None:
                      "they are from before it had `bridges:`; record them anew: vmwright facts --json", view.host.where)
         return
     _check_name(view, wiring, draft)
+    _tell_unlisted(view, wiring, draft)
     if wiring.pending:
         draft.actions.append(TakeBridgesBack(
             host=view.host.name, what=wiring.pending, needs=_before(view, draft), effects=frozenset({Effect.CUTS_OFF}),
@@ -50,6 +53,16 @@ def plan_bridges(view: View, draft: Draft) -> None:
         return
     work = [one for bridge in view.host.bridges if (one := _look(view, wiring, bridge, draft))]
     _plan_work(view, wiring, work, draft)
+
+
+def _tell_unlisted(view: View, wiring: WiringFacts, draft: Draft) -> None:
+    """Bridges that we have made, and that are no longer in the file: a network is not taken from under its users."""
+    listed = {path for bridge in view.host.bridges for manager in Manager for path in _paths(manager, bridge)}
+    listed |= {file.path for file in wiring.files if file.path.endswith("-port.nmconnection")}
+    for file in wiring.files:
+        if file.text and file.path not in listed and (found := _OURS.search(file.path)):
+            draft.unlisted.append(Kept(view.host.name, f"bridge {found['name']}",
+                                       f"is not in the file, and stays: {file.path}"))
 
 
 @dataclass(frozen=True)

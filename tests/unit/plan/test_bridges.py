@@ -142,6 +142,17 @@ def test_a_change_of_our_own_bridge() -> None:
     assert (action.verb, action.why, action.effects) == ("change", "it does not have 10.0.3.15/24", {Effect.CUTS_OFF})
 
 
+def test_a_bridge_of_ours_that_is_no_longer_in_the_file_is_told() -> None:
+    two = applied(plan("br0: {nic: eno1}, br1: {nic: eno2}"))
+    ours = FileFacts("/etc/NetworkManager/system-connections/vmwright-br2.nmconnection", "x", "x")
+    port = FileFacts("/etc/NetworkManager/system-connections/vmwright-br2-port.nmconnection", "x", "x")
+    found = plan(links=bridged(), wiring=replace(two, files=(*two.files, ours, port)))
+    assert found.empty
+    assert [f"{kept.object} {kept.why}" for kept in found.unlisted if kept.object != "vm web"] == [
+        "bridge br1 is not in the file, and stays: /etc/netplan/99-vmwright-br1.yaml",
+        f"bridge br2 is not in the file, and stays: {ours.path}"]
+
+
 def test_settings_that_cannot_be_seen_are_compared_by_our_file() -> None:
     found = plan("br0: {nic: eno1, dns: [9.9.9.9]}", bridged(), applied(plan()))
     assert only(found).why == "its settings are others"
