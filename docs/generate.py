@@ -19,7 +19,7 @@ from vmwright import errors
 from vmwright.cli.main import app
 from vmwright.facts import model as facts
 from vmwright.image.catalogue import lookup, names
-from vmwright.plan.actions import Effect
+from vmwright.plan.action import Effect
 from vmwright.spec import model, values
 from vmwright.units import format_size
 

@@ -26,8 +26,8 @@ from vmwright.apply.journal import Journal
 from vmwright.errors import ApplyError
 from vmwright.facts.gather import gather
 from vmwright.names import FILTER_SETTINGS, NETWORK_STATE, before_note
-from vmwright.plan.actions import MakeBridges
 from vmwright.plan.diff import make_plan
+from vmwright.plan.host_actions import MakeBridges
 from vmwright.rack import boot, process, qmp, shape
 from vmwright.rack.contents import Image
 from vmwright.rack.machine import QMP

@@ -47,8 +47,8 @@ def threads(cloud: RackCloud, name: str) -> dict[str, tuple[int, ...]]:
     """
     said = cloud.sh(f"""cd /proc/$(cat /run/libvirt/qemu/{name}.pid)/task
         for task in *; do
-            comm=$(cat $task/comm 2>/dev/null) && cpus=$(sed -n 's/^Cpus_allowed_list:\\t//p' $task/status 2>/dev/null) ||
-                continue
+            comm=$(cat $task/comm 2>/dev/null) || continue
+            cpus=$(sed -n 's/^Cpus_allowed_list:\\t//p' $task/status 2>/dev/null) || continue
             echo "$comm:$cpus"
         done""")
     return {row.rpartition(":")[0].partition("/")[0]: parse_cpuset(row.rpartition(":")[2]) for row in said.splitlines()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vmwright.apply.context import Context
 from vmwright.boot.files import SCRIPT_PATH, UNIT
-from vmwright.plan.actions import RemoveStartOrder, WriteStartOrder
+from vmwright.plan.host_actions import RemoveStartOrder, WriteStartOrder
 
 
 def write_start_order(action: WriteStartOrder, context: Context) -> None:

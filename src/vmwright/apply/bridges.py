@@ -1,4 +1,4 @@
-"""Handlers: bridges of the host, and what keeps its firewall out of them.
+"""Handlers: bridges of the host.
 
 The host does the change by itself, and goes back by itself: we only lay everything in place, start it, and confirm it
 over a new connection. Whatever happens to us or to the line between, it is reachable again within the time limit.
@@ -12,7 +12,6 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 
 from vmwright.apply.context import Context
-from vmwright.apply.files import put
 from vmwright.errors import ApplyError, Cancelled, HostError
 from vmwright.facts import network as facts
 from vmwright.facts.model import RouteFacts
@@ -20,9 +19,9 @@ from vmwright.facts.probes import parse_links, script, split
 from vmwright.guest.wait import pauses
 from vmwright.host import network
 from vmwright.host.run import Host
-from vmwright.names import FILTER_RULE, FILTER_SETTINGS, NETWORK_STATE
+from vmwright.names import NETWORK_STATE
 from vmwright.netconfig.common import Manager, lacking
-from vmwright.plan.actions import MakeBridges, SetBridgeFilter, TakeBridgesBack
+from vmwright.plan.host_actions import MakeBridges, TakeBridgesBack
 from vmwright.session import open_host
 
 _SHORT = 30.0  # seconds for a command on a host that is reached
@@ -216,14 +215,3 @@ def _await_back(context: Context, until: float, what: str, said: str) -> None:
     raise ApplyError(f"{what}: the host is not reached, and it is not known whether it has gone back", why=said,
                      todo=f"look at its console: sh {network.SCRIPT} back takes the change back; what was done is in "
                           f"{NETWORK_STATE}/log")
-
-
-# -- br_netfilter -----------------------------------------------------------------------------------------------------
-
-def set_bridge_filter(action: SetBridgeFilter, context: Context) -> None:
-    """Two files, and the settings now if the module is there already."""
-    with context.undoing() as undo:
-        put(context, FILTER_SETTINGS, action.settings, undo=undo)
-        put(context, FILTER_RULE, action.rule, undo=undo)
-        context.host.run(["udevadm", "control", "--reload"], check=False, timeout=_SHORT)
-        context.host.run(["/lib/systemd/systemd-sysctl", "--prefix=/net/bridge"], check=False, timeout=_SHORT)

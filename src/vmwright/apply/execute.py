@@ -17,7 +17,8 @@ from vmwright.apply.handlers import HANDLERS
 from vmwright.apply.journal import Journal
 from vmwright.errors import ApplyError, Bug, Cancelled, VmwrightError
 from vmwright.facts.model import Facts
-from vmwright.plan.actions import Action, Plan
+from vmwright.plan.action import Action
+from vmwright.plan.actions import Plan
 from vmwright.session import Sessions
 from vmwright.spec.cloud import Cloud
 from vmwright.state import State

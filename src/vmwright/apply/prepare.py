@@ -12,7 +12,7 @@ from vmwright.errors import ApplyError, Cancelled, HostError
 from vmwright.guest.wait import pauses
 from vmwright.host import kernel, packages
 from vmwright.names import GRUB_DROP_IN
-from vmwright.plan.actions import InstallPackages, Reboot, SetKernelArguments
+from vmwright.plan.host_actions import InstallPackages, Reboot, SetKernelArguments
 from vmwright.session import open_host
 
 _COUNTED = re.compile(r"(\d+) newly installed|^Install +(\d+) Package")

@@ -31,7 +31,8 @@ from vmwright.errors import ApplyError, UsageError
 
 if TYPE_CHECKING:
     from vmwright.facts.model import Facts
-    from vmwright.plan.actions import Action, Plan
+    from vmwright.plan.action import Action
+    from vmwright.plan.actions import Plan
     from vmwright.session import Sessions
     from vmwright.spec.cloud import Cloud
 
@@ -180,7 +181,7 @@ def carry_out(file: str, planner: Callable[[Cloud, Facts], Plan], *, command: st
     The hosts are locked from before they are read: a plan is carried out on what it was made from.
     """
     from vmwright.apply.lock import all_locked
-    from vmwright.plan.actions import Prepare
+    from vmwright.plan.host_actions import Prepare
     from vmwright.session import Sessions
 
     shown: dict[str, frozenset[Any]] = {}
@@ -244,7 +245,8 @@ def _allow(made: Plan, command: str, allowed: Allowed) -> bool:
 
     Returns whether a name was typed for every action that is there: then there is nothing left to ask.
     """
-    from vmwright.plan.actions import Effect, Prepare
+    from vmwright.plan.action import Effect
+    from vmwright.plan.host_actions import Prepare
 
     typed = 0
     for action in made.actions:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum, StrEnum
 from ipaddress import IPv4Address
 
 from vmwright.errors import Problem
 from vmwright.facts.model import ANYWHERE, Placement
-from vmwright.netconfig.common import NewFile
+from vmwright.plan.action import Action, Sign
+from vmwright.plan.host_actions import Prepare
 from vmwright.spec.cloud import (
-    BridgeSpec,
     DataDisk,
     HostSpec,
     LvmSpec,
@@ -21,184 +20,6 @@ from vmwright.spec.cloud import (
     ThinSpec,
     VmSpec,
 )
-
-
-class Sign(StrEnum):
-    """How an action looks in a plan."""
-
-    ADD = "+"
-    CHANGE = "~"
-    REMOVE = "-"
-    WARN = "!"
-
-
-class Effect(Enum):
-    """What an action costs the user, beyond time. The value is how a plan says it."""
-
-    STOPS = "stops the VM"
-    TAKES_DATA = "takes data"
-    REBOOTS = "reboots the host"
-    CUTS_OFF = "cuts the network"
-    NEXT_START = "at next start"
-
-
-@dataclass(frozen=True)
-class Change:
-    """One value: from what to what, as a person writes it. `old` is empty for something new; `when`: now or later."""
-
-    key: str
-    old: str
-    new: str
-    when: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Action:
-    """One step. `needs` are ids of actions that must have succeeded before."""
-
-    host: str
-    why: str
-    changes: tuple[Change, ...] = ()
-    effects: frozenset[Effect] = frozenset()
-    needs: tuple[str, ...] = ()
-    sign: Sign = Sign.CHANGE
-
-    @property
-    def object(self) -> str:
-        """What it acts on, e.g. "vm z-dev"."""
-        raise NotImplementedError
-
-    @property
-    def verb(self) -> str:
-        """What it does, one word or two: "create", "grow disk"."""
-        raise NotImplementedError
-
-    @property
-    def id(self) -> str:
-        """Unique in a plan, the same at every run."""
-        return f"{self.host}/{self.object}/{self.verb}".replace(" ", "-")
-
-
-class Prepare(Action):
-    """A step that makes a host able to do the rest. All of them come first; then the facts are read anew."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class InstallPackages(Prepare):
-    """Install packages with the distribution's own tool (apt-get or dnf), and have services started, now and at boot.
-
-    `programs` are those that must be there afterwards.
-    """
-
-    tool: str
-    packages: tuple[str, ...]
-    services: tuple[str, ...] = ()
-    programs: tuple[str, ...] = ()
-    sign: Sign = Sign.ADD
-
-    @property
-    def object(self) -> str:
-        return "packages"
-
-    @property
-    def verb(self) -> str:
-        return "install"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SetKernelArguments(Prepare):
-    """Have the kernel started with these arguments from the next boot on, by a file of our own or by grubby."""
-
-    arguments: tuple[str, ...]
-    tool: str  # update-grub or grubby
-    text: str = ""  # of names.GRUB_DROP_IN, with update-grub
-
-    @property
-    def object(self) -> str:
-        return "kernel arguments"
-
-    @property
-    def verb(self) -> str:
-        return "set"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SetBridgeFilter(Prepare):
-    """Have the kernel not hand to the host's firewall what goes over bridges, whenever it would begin to."""
-
-    settings: str  # the texts of names.FILTER_SETTINGS and FILTER_RULE
-    rule: str
-
-    @property
-    def object(self) -> str:
-        return "bridge filter"
-
-    @property
-    def verb(self) -> str:
-        return "switch off"
-
-
-@dataclass(frozen=True, kw_only=True)
-class MakeBridges(Prepare):
-    """Make or change bridges of the host, all at once; it goes back when it is not reached within `timeout` seconds.
-
-    `files` are those that change. `managers` are, by name (netconfig.common.Manager), what sets up the NIC of each
-    bridge. `profiles` are NetworkManager's connections of the NICs, by UUID, to go back to. `keep` are addresses that
-    the host must have afterwards.
-    """
-
-    bridges: tuple[BridgeSpec, ...]
-    files: tuple[NewFile, ...]
-    managers: tuple[str, ...]
-    timeout: int
-    profiles: tuple[str, ...] = ()
-    keep: tuple[str, ...] = ()
-    new: bool = True
-
-    @property
-    def object(self) -> str:
-        return what_bridges(", ".join(bridge.name for bridge in self.bridges))
-
-    @property
-    def verb(self) -> str:
-        return "make" if self.new else "change"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TakeBridgesBack(Prepare):
-    """Have the host go back to the network that it had before a change that was not confirmed. `what` was changed."""
-
-    what: str
-
-    @property
-    def object(self) -> str:
-        return what_bridges(self.what)
-
-    @property
-    def verb(self) -> str:
-        return "take back"
-
-
-def what_bridges(names: str) -> str:
-    """Bridges as the object of an action; `names` are parted by a comma and a space."""
-    return f"bridge{'s' if ', ' in names else ''} {names}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reboot(Prepare):
-    """Reboot the host and wait until it is back. `stop` are VMs of this cloud that are shut down before, in order."""
-
-    boot: str  # the id of the boot that ends
-    stop: tuple[str, ...] = ()
-    sign: Sign = Sign.WARN
-
-    @property
-    def object(self) -> str:
-        return f"host {self.host}"
-
-    @property
-    def verb(self) -> str:
-        return "reboot"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -474,47 +295,6 @@ class DestroyVm(Action):
     @property
     def verb(self) -> str:
         return "destroy"
-
-
-@dataclass(frozen=True)
-class HostFile:
-    """A file of ours on a host, with the whole of its text."""
-
-    path: str
-    text: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class WriteStartOrder(Action):
-    """Write what starts the VMs of a host in order when it boots, where it is not there, and have systemd use it."""
-
-    files: tuple[HostFile, ...] = ()
-    sign: Sign = Sign.ADD
-
-    @property
-    def object(self) -> str:
-        return "start order"
-
-    @property
-    def verb(self) -> str:
-        return "write"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RemoveStartOrder(Action):
-    """Remove these files, of those that start VMs in order. `unit`: systemd's unit is one of them."""
-
-    paths: tuple[str, ...]
-    unit: bool = False
-    sign: Sign = Sign.REMOVE
-
-    @property
-    def object(self) -> str:
-        return "start order"
-
-    @property
-    def verb(self) -> str:
-        return "remove"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,9 @@ from vmwright.boot import files
 from vmwright.boot.files import LINK_PATH, NO_ORDER, SCRIPT_PATH, UNIT, UNIT_PATH, Row
 from vmwright.errors import Where
 from vmwright.names import start_list
-from vmwright.plan.actions import Change, DestroyVm, HostFile, Kept, RemoveStartOrder, Sign, UpdateVm, WriteStartOrder
+from vmwright.plan.action import Change, Sign
+from vmwright.plan.actions import DestroyVm, Kept, UpdateVm
+from vmwright.plan.host_actions import HostFile, RemoveStartOrder, WriteStartOrder
 from vmwright.plan.view import Draft, View
 
 GUESTS_REMEDY = ("say ON_BOOT=ignore in its settings: libvirt-guests in /etc/default, /etc/sysconfig or /etc/conf.d, "

@@ -6,12 +6,16 @@ gone, and at boot there is nothing yet to set.
 
 from __future__ import annotations
 
-from vmwright.names import FILTER_RULE, FILTER_SETTINGS, written_note
+from vmwright.names import FILTER_RULE, FILTER_SETTINGS
 from vmwright.netconfig.common import NewFile
-from vmwright.plan.actions import Change, SetBridgeFilter
-from vmwright.plan.view import Draft, View, diff
+from vmwright.plan.action import Change
+from vmwright.plan.host_actions import PrepareFiles
+from vmwright.plan.own_files import to_write
+from vmwright.plan.view import Draft, View
 
 _SETTINGS = ("iptables", "ip6tables", "arptables")
+# Where the module is there already, the settings hold at once.
+_READ = (("udevadm", "control", "--reload"), ("/lib/systemd/systemd-sysctl", "--prefix=/net/bridge"))
 
 
 def filter_settings() -> str:
@@ -42,16 +46,9 @@ def plan_bridge_filter(view: View, draft: Draft) -> None:
                                   "and its firewall may keep VMs from each other; if that is meant, say "
                                   "`filter_bridged: true`")
         return
-    files = [NewFile(path, text) for path, text in wanted.items() if platform.file(path).text != text]
-    for file in files:
-        there = platform.file(file.path)
-        if there.text not in (None, there.ours):
-            draft.refuse(f"host {view.host.name}: {file.path} was changed by hand:\n"
-                         + diff(there.ours or file.text, there.text or ""),
-                         f"put it into a file of your own; back to what vmwright wrote: cp {written_note(file.path)} "
-                         f"{file.path}", view.host.where)
-            return
-    draft.actions.append(SetBridgeFilter(
-        host=view.host.name, settings=wanted[FILTER_SETTINGS], rule=wanted[FILTER_RULE],
-        why="else the host's firewall may come between VMs once some program loads br_netfilter",
-        changes=(Change("files", "", ", ".join(file.path for file in files)),)))
+    files = to_write(view, [NewFile(path, text) for path, text in wanted.items()], draft)
+    if files:
+        draft.actions.append(PrepareFiles(
+            host=view.host.name, what="bridge filter", files=files, after=_READ,
+            why="else the host's firewall may come between VMs once some program loads br_netfilter",
+            changes=(Change("files", "", ", ".join(file.path for file in files)),)))

@@ -14,15 +14,9 @@ from vmwright.facts.model import LinkFacts, WiringFacts
 from vmwright.names import written_note
 from vmwright.netconfig import ifupdown, netplan, networkmanager
 from vmwright.netconfig.common import Manager, NewFile, Unfit, Uplink, lacking
-from vmwright.plan.actions import (
-    Action,
-    Change,
-    Effect,
-    Kept,
-    MakeBridges,
-    Prepare,
-    TakeBridgesBack,
-)
+from vmwright.plan.action import Action, Change, Effect
+from vmwright.plan.actions import Kept
+from vmwright.plan.host_actions import MakeBridges, Prepare, TakeBridgesBack
 from vmwright.plan.view import Draft, View, diff
 from vmwright.spec.cloud import BridgeSpec
 from vmwright.spec.findings import nearest

@@ -7,18 +7,8 @@ from typing import Any
 
 from vmwright.facts.model import ConfigFacts, DomainFacts, DomainState, NicFacts, VolumeFacts
 from vmwright.names import parse_path
-from vmwright.plan.actions import (
-    AS_ASKED,
-    Action,
-    Change,
-    Effect,
-    GrowDisk,
-    Kept,
-    RestartVm,
-    StartVm,
-    UpdateVm,
-    WaitReady,
-)
+from vmwright.plan.action import Action, Change, Effect
+from vmwright.plan.actions import AS_ASKED, GrowDisk, Kept, RestartVm, StartVm, UpdateVm, WaitReady
 from vmwright.plan.create import Made, check_disk_pools, refuse_shrink, template_of
 from vmwright.plan.place import differences, only_pins_differ, place
 from vmwright.plan.plug import plan_plugs

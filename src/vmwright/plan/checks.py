@@ -8,17 +8,8 @@ from dataclasses import dataclass
 
 from vmwright.facts.model import DomainFacts, Kvm
 from vmwright.names import partial_volume
-from vmwright.plan.actions import (
-    Action,
-    CreateVm,
-    GrowDisk,
-    MakeTemplate,
-    RebuildVm,
-    RestartVm,
-    StartVm,
-    UpdateVm,
-    VmAction,
-)
+from vmwright.plan.action import Action
+from vmwright.plan.actions import CreateVm, GrowDisk, MakeTemplate, RebuildVm, RestartVm, StartVm, UpdateVm, VmAction
 from vmwright.plan.groups import check_overcommit, copies_holes
 from vmwright.plan.needs import firmware_remedy, there
 from vmwright.plan.view import Draft, View

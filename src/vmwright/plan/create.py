@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from vmwright.facts.model import DomainFacts, DomainState, IntentFacts, OwnerFacts
 from vmwright.names import data_volume, reserved, root_volume, too_long
-from vmwright.plan.actions import Action, Change, CreateVm, Effect, GrowDisk, RebuildVm
+from vmwright.plan.action import Action, Change, Effect
+from vmwright.plan.actions import CreateVm, GrowDisk, RebuildVm
 from vmwright.plan.devices import Dealt
 from vmwright.plan.handover import Event, given_back, hand_out
 from vmwright.plan.networks import Link

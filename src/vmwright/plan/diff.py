@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from vmwright.facts.model import Facts
-from vmwright.plan.actions import Kept, Plan, Prepare, VmAction
+from vmwright.plan.actions import Kept, Plan, VmAction
 from vmwright.plan.boot import plan_boot
 from vmwright.plan.bridge_filter import plan_bridge_filter
 from vmwright.plan.bridges import plan_bridges
@@ -16,9 +16,11 @@ from vmwright.plan.checks import check_host, check_memory, check_space
 from vmwright.plan.create import Made, plan_create, plan_rebuild
 from vmwright.plan.devices import Dealt, deal
 from vmwright.plan.handover import settle
+from vmwright.plan.host_actions import Prepare
 from vmwright.plan.networks import plan_networks
 from vmwright.plan.nodes import check_nodes
 from vmwright.plan.order import order, with_needs
+from vmwright.plan.own_files import tell_drift
 from vmwright.plan.prepare import iommu_comes, plan_prepare
 from vmwright.plan.remove import plan_destroy, plan_tidy, plan_unlisted
 from vmwright.plan.start_order import in_order
@@ -42,6 +44,7 @@ def make_plan(cloud: Cloud, facts: Facts, request: Request | None = None) -> Pla
         check_nodes(view, draft)
         check_space(view, draft)
         check_uses(view, draft)
+        tell_drift(view, draft)
     return _finish(cloud, draft)
 
 

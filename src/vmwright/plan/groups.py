@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from vmwright.facts.model import BlockFacts, GroupFacts, PoolFacts, ThinFacts
 from vmwright.facts.storage import ELSEWHERE, SWAP
-from vmwright.plan.actions import Change, CreateGroup, Effect, Kept, TakenDisk
+from vmwright.plan.action import Change, Effect
+from vmwright.plan.actions import CreateGroup, Kept, TakenDisk
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import LvmSpec, Pool, ThinSpec
 from vmwright.units import GIB, MIB, format_size, parse_size

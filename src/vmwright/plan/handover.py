@@ -8,19 +8,8 @@ from enum import Enum
 
 from vmwright.facts.model import DomainFacts, Held, HeldFacts
 from vmwright.names import device_note
-from vmwright.plan.actions import (
-    Action,
-    Change,
-    CreateVm,
-    DestroyVm,
-    Effect,
-    Given,
-    RebuildVm,
-    RestartVm,
-    StartVm,
-    UpdateVm,
-    VmAction,
-)
+from vmwright.plan.action import Action, Change, Effect
+from vmwright.plan.actions import CreateVm, DestroyVm, Given, RebuildVm, RestartVm, StartVm, UpdateVm, VmAction
 from vmwright.plan.devices import Dealt, Row, content, holders, name_of, short
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import Content, VmSpec

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 
 from vmwright.facts.model import NetworkFacts
-from vmwright.plan.actions import Change, CreateNetwork, Kept, MakeBridges, TakeBridgesBack
+from vmwright.plan.action import Change
+from vmwright.plan.actions import CreateNetwork, Kept
+from vmwright.plan.host_actions import MakeBridges, TakeBridgesBack
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import NetworkSpec
 

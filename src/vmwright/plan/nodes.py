@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from vmwright.facts.model import ConfigFacts, DomainFacts, Placement
-from vmwright.plan.actions import Action, CreateVm, DestroyVm, RebuildVm, RestartVm, StartVm, UpdateVm, VmAction
+from vmwright.plan.action import Action
+from vmwright.plan.actions import CreateVm, DestroyVm, RebuildVm, RestartVm, StartVm, UpdateVm, VmAction
 from vmwright.plan.place import place
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import VmSpec

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 
-from vmwright.plan.actions import Action
+from vmwright.plan.action import Action
 
 
 def order(actions: Sequence[Action]) -> tuple[Action, ...]:

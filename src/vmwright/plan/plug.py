@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from vmwright.facts.model import ConfigFacts, DomainFacts
-from vmwright.plan.actions import Effect
+from vmwright.plan.action import Effect
 from vmwright.plan.devices import NETWORK, STORAGE, Dealt, Row, half_wiped, name_of
 from vmwright.plan.handover import Event, hand_out
 from vmwright.plan.view import Draft, View

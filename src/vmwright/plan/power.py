@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from vmwright.facts.model import DomainFacts, DomainState, Facts
-from vmwright.plan.actions import Action, Change, Effect, Kept, Plan, StartVm, StopVm
+from vmwright.plan.action import Action, Change, Effect
+from vmwright.plan.actions import Kept, Plan, StartVm, StopVm
 from vmwright.plan.change import is_on
 from vmwright.plan.checks import check_memory
 from vmwright.plan.devices import check_start

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 
 from vmwright.facts.model import DomainState
 from vmwright.names import GRUB_DROP_IN
-from vmwright.plan.actions import Change, Effect, InstallPackages, Prepare, Reboot, SetKernelArguments
+from vmwright.netconfig.common import NewFile
+from vmwright.plan.action import Change, Effect
+from vmwright.plan.host_actions import InstallPackages, Prepare, Reboot, SetKernelArguments
 from vmwright.plan.needs import (
     VIRTUALISATION,
     besides,
@@ -22,6 +24,7 @@ from vmwright.plan.needs import (
     tools_of,
     tools_of_group,
 )
+from vmwright.plan.own_files import to_write
 from vmwright.plan.storage import is_there
 from vmwright.plan.view import Draft, View
 
@@ -105,7 +108,7 @@ def _plan_iommu(view: View, draft: Draft) -> None:
 
 def drop_in(arguments: tuple[str, ...]) -> str:
     """The text of our file for GRUB: it adds to what the administrator's own line says."""
-    return ("# Written by vmwright, which takes it away again when it is not needed; changes here are told as drift.\n"
+    return ("# Written by vmwright, to take away again: vmwright release; changes here are told as drift.\n"
             f'GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX {" ".join(arguments)}"\n')
 
 
@@ -116,15 +119,13 @@ def _plan_arguments(view: View, arguments: tuple[str, ...], draft: Draft) -> Non
         draft.refuse(f"host {host.name}: its kernel must be started with {' '.join(arguments)}, and it has neither "
                      "update-grub nor grubby", "add them to the kernel's command line by hand, and reboot", host.where)
         return
-    file, text = platform.file(GRUB_DROP_IN), drop_in(arguments)
-    if tool == "update-grub" and file.text not in (None, file.ours, text):
-        draft.refuse(f"host {host.name}: {GRUB_DROP_IN} was changed by hand: "
-                     f"{_first_difference(file.text or '', text)}",
-                     "put your own arguments into a file of your own in that directory, and remove this one",
-                     host.where)
-        return
+    text = drop_in(arguments)
+    if tool == "update-grub":
+        files = to_write(view, (NewFile(GRUB_DROP_IN, text),), draft)
+        if files is None:
+            return
     why = "the IOMMU is not in use, and devices cannot be passed through without it"
-    if tool != "update-grub" or file.text != text:
+    if tool != "update-grub" or files:
         draft.actions.append(SetKernelArguments(
             host=host.name, arguments=arguments, tool=tool, text=text, why=why,
             changes=(Change("adds", "", " ".join(arguments)), Change("by", "", _by(tool)))))
@@ -133,12 +134,6 @@ def _plan_arguments(view: View, arguments: tuple[str, ...], draft: Draft) -> Non
 
 def _by(tool: str) -> str:
     return "grubby" if tool == "grubby" else f"{GRUB_DROP_IN} and update-grub"
-
-
-def _first_difference(have: str, want: str) -> str:
-    wanted = want.splitlines()
-    line = next((line for line in have.splitlines() if line not in wanted), "")
-    return repr(line) if line else "lines are missing"
 
 
 # -- reboot -----------------------------------------------------------------------------------------------------------

@@ -4,19 +4,8 @@ from __future__ import annotations
 
 from vmwright.facts.model import DomainFacts, DomainState, IntentFacts
 from vmwright.names import manifest_path, parse_partial
-from vmwright.plan.actions import (
-    Change,
-    CreateVm,
-    DestroyVm,
-    Effect,
-    GrowDisk,
-    Kept,
-    MakeTemplate,
-    RestartVm,
-    StartVm,
-    Tidy,
-    WaitReady,
-)
+from vmwright.plan.action import Change, Effect
+from vmwright.plan.actions import CreateVm, DestroyVm, GrowDisk, Kept, MakeTemplate, RestartVm, StartVm, Tidy, WaitReady
 from vmwright.plan.create import GIVEN_UP
 from vmwright.plan.handover import given_back
 from vmwright.plan.view import Draft, Named, View

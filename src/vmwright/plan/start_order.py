@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
 
-from vmwright.plan.actions import Action, CreateVm, RestartVm, StartVm, VmAction, WaitReady
+from vmwright.plan.action import Action
+from vmwright.plan.actions import CreateVm, RestartVm, StartVm, VmAction, WaitReady
 from vmwright.plan.order import order
 
 

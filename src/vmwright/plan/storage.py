@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from vmwright.facts.model import PoolFacts, VolumeFacts
 from vmwright.names import HOST_STATE, OurVolume, parse_path, template_volume
-from vmwright.plan.actions import Change, CreatePool, CreateVm, DestroyVm, Kept, MakeTemplate, RemoveTemplate
+from vmwright.plan.action import Change
+from vmwright.plan.actions import CreatePool, CreateVm, DestroyVm, Kept, MakeTemplate, RemoveTemplate
 from vmwright.plan.groups import plan_group
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import BuildSource, ImageSource, Pool, TemplateSpec

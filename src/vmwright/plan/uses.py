@@ -11,17 +11,8 @@ from collections.abc import Iterator
 from vmwright.facts.model import DomainFacts, VolumeFacts
 from vmwright.facts.storage import SWAP
 from vmwright.names import is_block, mapped_path
-from vmwright.plan.actions import (
-    Action,
-    Change,
-    CreateVm,
-    DestroyVm,
-    GrowDisk,
-    RemoveTemplate,
-    RestartVm,
-    StartVm,
-    UpdateVm,
-)
+from vmwright.plan.action import Action, Change
+from vmwright.plan.actions import CreateVm, DestroyVm, GrowDisk, RemoveTemplate, RestartVm, StartVm, UpdateVm
 from vmwright.plan.view import Draft, View
 
 _Touched = tuple[VolumeFacts, str]  # and the VM whose it is; empty for a template

@@ -31,7 +31,8 @@ from vmwright.facts.model import (
     VolumeFacts,
 )
 from vmwright.names import OurVolume, parse_path, volume_path
-from vmwright.plan.actions import Action, Kept
+from vmwright.plan.action import Action
+from vmwright.plan.actions import Kept
 from vmwright.spec.cloud import Cloud, HostSpec, LvmSpec, NetworkSpec, OnRemove, Pool, TemplateSpec, VmSpec
 
 K = TypeVar("K")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from vmwright.plan.actions import Action, Kept, Plan
+from vmwright.plan.action import Action
+from vmwright.plan.actions import Kept, Plan
 from vmwright.report.text import costs, counts
 
 

@@ -13,7 +13,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from vmwright.plan.actions import Action
+from vmwright.plan.action import Action
 
 _PLAIN_EVERY = 10.0  # seconds between two plain lines about the same action
 

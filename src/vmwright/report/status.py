@@ -9,7 +9,8 @@ from typing import Any
 from rich.text import Text
 
 from vmwright.facts.model import DomainFacts, DomainState, Facts, OwnerFacts
-from vmwright.plan.actions import Action, CreateVm, DestroyVm, GrowDisk, Plan, VmAction
+from vmwright.plan.action import Action
+from vmwright.plan.actions import CreateVm, DestroyVm, GrowDisk, Plan, VmAction
 from vmwright.plan.change import pending
 from vmwright.plan.place import summary
 from vmwright.report.text import parts, table

@@ -8,7 +8,8 @@ from itertools import groupby
 from rich.text import Text
 
 from vmwright.facts.model import HostFacts, Kvm
-from vmwright.plan.actions import AS_ASKED, Action, Change, Effect, GrowDisk, Kept, Plan, Sign, VmAction
+from vmwright.plan.action import Action, Change, Effect, Sign
+from vmwright.plan.actions import AS_ASKED, GrowDisk, Kept, Plan, VmAction
 from vmwright.units import format_size
 
 _STYLE = {Sign.ADD: "green", Sign.CHANGE: "yellow", Sign.REMOVE: "red", Sign.WARN: "bold red"}

@@ -16,8 +16,9 @@ from vmwright.apply.handlers import HANDLERS
 from vmwright.apply.journal import Journal, read
 from vmwright.errors import ApplyError, Bug, Cancelled, GuestError
 from vmwright.facts.model import Facts, HostFacts, Kvm
-from vmwright.plan import actions
-from vmwright.plan.actions import Action, Plan
+from vmwright.plan import actions, host_actions
+from vmwright.plan.action import Action
+from vmwright.plan.actions import Plan
 from vmwright.session import Sessions
 from vmwright.spec.cloud import Cloud, HostSpec
 from vmwright.state import State
@@ -100,8 +101,9 @@ def fail(_: Context) -> None:
 
 def test_every_action_has_a_handler() -> None:
     """A kind of action that nobody handles would be a bug at the user's."""
-    kinds = {kind for kind in vars(actions).values() if isinstance(kind, type) and issubclass(kind, Action)}
-    assert kinds - {Action, actions.Prepare, actions.VmAction} == set(HANDLERS)
+    kinds = {kind for module in (actions, host_actions) for kind in vars(module).values()
+             if isinstance(kind, type) and issubclass(kind, Action)}
+    assert kinds - {Action, host_actions.Prepare, actions.VmAction} == set(HANDLERS)
 
 
 def test_needs_come_before(bench: Bench) -> None:

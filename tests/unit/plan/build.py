@@ -11,7 +11,8 @@ from typing import Any
 from tests.unit.plan.simulate import Machine, all_facts, carry_out, use
 
 from vmwright.facts.model import Facts, HostFacts
-from vmwright.plan.actions import Action, Plan
+from vmwright.plan.action import Action
+from vmwright.plan.actions import Plan
 from vmwright.plan.diff import make_plan
 from vmwright.plan.view import Request
 from vmwright.spec.cloud import Cloud

@@ -49,7 +49,8 @@ from vmwright.guest.grow import Grown
 from vmwright.guest.ready import Ready
 from vmwright.host.run import Completed
 from vmwright.names import HOST_STATE, parse_volume, start_list
-from vmwright.plan.actions import Action, DestroyVm, Effect, Plan, VmAction
+from vmwright.plan.action import Action, Effect
+from vmwright.plan.actions import DestroyVm, Plan, VmAction
 from vmwright.spec.cloud import Cloud
 from vmwright.units import GIB, MIB
 from vmwright.virt import alter

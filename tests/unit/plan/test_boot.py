@@ -13,8 +13,10 @@ from vmwright.boot import files
 from vmwright.boot.files import LINK_PATH, SCRIPT_PATH, UNIT_PATH
 from vmwright.facts.model import BootFacts
 from vmwright.names import start_list
-from vmwright.plan.actions import Action, CreateVm, Plan, RemoveStartOrder, UpdateVm, WriteStartOrder
+from vmwright.plan.action import Action
+from vmwright.plan.actions import CreateVm, Plan, UpdateVm
 from vmwright.plan.diff import make_plan
+from vmwright.plan.host_actions import RemoveStartOrder, WriteStartOrder
 from vmwright.plan.view import Request
 from vmwright.spec.cloud import Cloud
 

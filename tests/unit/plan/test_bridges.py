@@ -12,9 +12,11 @@ from tests.unit.plan.simulate import DEBIAN
 from vmwright.facts.model import FileFacts, IommuFacts, LinkFacts, PlatformFacts, ProfileFacts, RouteFacts, WiringFacts
 from vmwright.names import FILTER_RULE, FILTER_SETTINGS, written_note
 from vmwright.netconfig.common import lacking
-from vmwright.plan.actions import Effect, MakeBridges, Plan, Reboot, SetBridgeFilter, TakeBridgesBack
+from vmwright.plan.action import Effect
+from vmwright.plan.actions import Plan
 from vmwright.plan.bridge_filter import filter_rule, filter_settings
 from vmwright.plan.diff import make_plan
+from vmwright.plan.host_actions import MakeBridges, PrepareFiles, Reboot, TakeBridgesBack
 
 LAN = "networks: {lan: {bridge: br0, subnet: 10.0.2.0/24}}\n"
 VM = "vms: {web: {template: base, vcpus: 1, memory: 1G, address: 10.0.2.20}}\n"
@@ -165,7 +167,7 @@ def test_what_somebody_changed_by_hand_at_run_time_is_set_again() -> None:
 
 def test_it_comes_after_a_reboot_and_before_everything_else() -> None:
     found = plan(text=f"{LAN}{VM}", platform=replace(READY, files=()), iommu=IommuFacts(False, "DMAR"))
-    assert [type(action) for action in found.first] == [SetBridgeFilter, MakeBridges]
+    assert [type(action) for action in found.first] == [PrepareFiles, MakeBridges]
     with_iommu = cloud("hosts: {here: {connect: 'ssh://root@h', iommu: true, pools: {images: {dir: /srv/images}}, "
                        "bridges: {br0: {nic: eno1}}}}\n" + LAN)
     found = make_plan(with_iommu, facts(with_iommu, made(cloud()), links=LINKS, wiring=WIRING, platform=DEBIAN,
@@ -317,9 +319,10 @@ def test_a_change_that_was_not_confirmed_is_taken_back_first() -> None:
 
 def test_the_filter_is_switched_off_by_files_that_hold_whenever_the_module_loads() -> None:
     (action, _) = plan(platform=DEBIAN).actions
-    assert isinstance(action, SetBridgeFilter)
-    assert "-net.bridge.bridge-nf-call-iptables = 0\n" in action.settings
-    assert 'SUBSYSTEM=="module", KERNEL=="br_netfilter"' in action.rule
+    assert isinstance(action, PrepareFiles)
+    settings, rule = (file.text for file in action.files)
+    assert "-net.bridge.bridge-nf-call-iptables = 0\n" in settings
+    assert 'SUBSYSTEM=="module", KERNEL=="br_netfilter"' in rule
     assert changes(action) == [f"files: {FILTER_SETTINGS}, {FILTER_RULE}"]
 
 

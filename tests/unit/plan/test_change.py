@@ -9,7 +9,8 @@ from tests.unit.plan.build import changes, cloud, facts, made, only, plan, refus
 from tests.unit.plan.simulate import Machine, carry_out
 
 from vmwright.facts.model import DomainState, Kvm, NicFacts
-from vmwright.plan.actions import Effect, GrowDisk, Plan, RestartVm, StartVm, UpdateVm
+from vmwright.plan.action import Effect
+from vmwright.plan.actions import GrowDisk, Plan, RestartVm, StartVm, UpdateVm
 from vmwright.plan.diff import make_plan
 from vmwright.units import GIB
 

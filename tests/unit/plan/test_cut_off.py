@@ -11,7 +11,8 @@ from tests.unit.plan.simulate import Image, Machine, all_facts, carry_out
 
 from vmwright.facts.model import IntentFacts
 from vmwright.names import HOST_STATE, intent_path
-from vmwright.plan.actions import CreateVm, DestroyVm, Effect, GrowDisk, Tidy, WaitReady
+from vmwright.plan.action import Effect
+from vmwright.plan.actions import CreateVm, DestroyVm, GrowDisk, Tidy, WaitReady
 from vmwright.plan.diff import make_destroy_plan, make_rebuild_plan
 from vmwright.units import GIB
 

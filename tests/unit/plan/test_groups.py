@@ -10,8 +10,10 @@ from tests.unit.plan.build import changes, cloud, facts, refused, vm
 from tests.unit.plan.simulate import Machine
 
 from vmwright.facts.model import BlockFacts, GroupFacts, PoolFacts, ThinFacts, VolumeFacts
-from vmwright.plan.actions import CreateGroup, CreateVm, Effect, GrowDisk, InstallPackages, Plan
+from vmwright.plan.action import Effect
+from vmwright.plan.actions import CreateGroup, CreateVm, GrowDisk, Plan
 from vmwright.plan.diff import make_plan
+from vmwright.plan.host_actions import InstallPackages
 from vmwright.units import GIB, MIB
 
 DISK = BlockFacts("/dev/sda4", 100 * GIB, "part", ("/dev/sda",))

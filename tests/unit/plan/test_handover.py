@@ -15,7 +15,8 @@ from tests.unit.plan.simulate import Killed, Machine, all_facts, carry_out, clon
 
 from vmwright.errors import ApplyError
 from vmwright.facts.model import DeviceFacts, Facts, Held, Use, UseFacts
-from vmwright.plan.actions import Effect, Plan, UpdateVm, VmAction
+from vmwright.plan.action import Effect
+from vmwright.plan.actions import Plan, UpdateVm, VmAction
 from vmwright.plan.diff import make_destroy_plan, make_plan, make_rebuild_plan
 from vmwright.plan.power import make_start_plan
 from vmwright.plan.view import Request

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmwright.plan.actions import Action, Tidy
+from vmwright.plan.action import Action
+from vmwright.plan.actions import Tidy
 from vmwright.plan.order import order, with_needs
 
 

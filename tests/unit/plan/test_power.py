@@ -8,7 +8,8 @@ from tests.unit.plan.build import WEB, changes, cloud, facts, made, only, refuse
 from tests.unit.plan.simulate import Machine, all_facts, carry_out
 
 from vmwright.facts.model import DomainState
-from vmwright.plan.actions import Effect, StopVm
+from vmwright.plan.action import Effect
+from vmwright.plan.actions import StopVm
 from vmwright.plan.power import make_start_plan, make_stop_plan
 
 TWO = "vms: {web: {template: base, address: 10.0.0.10}, db: {template: base, running: false}}\n"

@@ -9,9 +9,11 @@ from tests.unit.plan.build import WEB, changes, cloud, facts, made, plan, refuse
 from tests.unit.plan.simulate import DEBIAN, Machine
 
 from vmwright.facts.model import FileFacts, IommuFacts, PlatformFacts
-from vmwright.names import GRUB_DROP_IN
-from vmwright.plan.actions import Action, Effect, InstallPackages, Plan, Reboot, SetKernelArguments
+from vmwright.names import GRUB_DROP_IN, written_note
+from vmwright.plan.action import Action, Effect
+from vmwright.plan.actions import Plan
 from vmwright.plan.diff import make_plan, make_rebuild_plan
+from vmwright.plan.host_actions import InstallPackages, Reboot, SetKernelArguments
 from vmwright.plan.needs import VIRTUALISATION
 from vmwright.plan.prepare import drop_in
 
@@ -134,8 +136,8 @@ def test_arguments_that_did_not_help_are_not_set_again() -> None:
 def test_our_file_changed_by_hand_is_not_overwritten() -> None:
     file = FileFacts(GRUB_DROP_IN, drop_in(INTEL) + "GRUB_TIMEOUT=9\n", drop_in(INTEL))
     assert refused(iommu(OFF, replace(DEBIAN, files=(file,)))) == [
-        f"host here: {GRUB_DROP_IN} was changed by hand: 'GRUB_TIMEOUT=9'\n    put your own arguments into a file of "
-        "your own in that directory, and remove this one"]
+        f"host here: {GRUB_DROP_IN} was changed by hand:\n    @@ -2,0 +3 @@\n    +GRUB_TIMEOUT=9\n    put it into a file of "
+        f"your own; back to what vmwright wrote: cp {written_note(GRUB_DROP_IN)} {GRUB_DROP_IN}"]
 
 
 def test_a_loader_that_we_do_not_know_is_refused() -> None:

@@ -9,7 +9,8 @@ from tests.unit.plan.build import WEB, changes, cloud, facts, made, only, plan, 
 from tests.unit.plan.simulate import Image, Machine, all_facts, carry_out
 
 from vmwright.facts.model import DomainState
-from vmwright.plan.actions import DestroyVm, Effect, Plan, RebuildVm
+from vmwright.plan.action import Effect
+from vmwright.plan.actions import DestroyVm, Plan, RebuildVm
 from vmwright.plan.diff import make_destroy_plan, make_plan, make_rebuild_plan
 from vmwright.spec.cloud import Cloud
 from vmwright.units import GIB

@@ -11,7 +11,8 @@ from tests.unit.plan.build import cloud, facts, made, plan
 from tests.unit.plan.simulate import Machine, all_facts
 
 from vmwright.facts.model import DomainState, IntentFacts
-from vmwright.plan.actions import Action, CreateVm, RebuildVm, RestartVm, StartVm, VmAction, WaitReady
+from vmwright.plan.action import Action
+from vmwright.plan.actions import CreateVm, RebuildVm, RestartVm, StartVm, VmAction, WaitReady
 from vmwright.plan.diff import make_plan, make_rebuild_plan
 from vmwright.plan.order import order
 from vmwright.plan.power import make_start_plan

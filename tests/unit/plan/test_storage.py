@@ -10,8 +10,9 @@ from tests.unit.plan.simulate import Image, Machine, all_facts, carry_out
 
 from vmwright.facts.model import PathFacts, PoolFacts, VolumeFacts
 from vmwright.names import HOST_STATE, template_volume
-from vmwright.plan.actions import CreatePool, InstallPackages, MakeTemplate, RemoveTemplate
+from vmwright.plan.actions import CreatePool, MakeTemplate, RemoveTemplate
 from vmwright.plan.diff import make_plan, make_rebuild_plan
+from vmwright.plan.host_actions import InstallPackages
 from vmwright.units import GIB, MIB
 
 EMPTY = "vms: {}\n"

@@ -12,7 +12,8 @@ from tests.unit.plan.places import small
 from tests.unit.plan.simulate import Machine, all_facts
 
 from vmwright.facts.model import BlockFacts, DomainState, Facts, GroupFacts, IntentFacts, Kvm, ThinFacts
-from vmwright.plan.actions import Action, GrowDisk
+from vmwright.plan.action import Action
+from vmwright.plan.actions import GrowDisk
 from vmwright.plan.diff import make_plan
 from vmwright.report.facts import facts_lines
 from vmwright.report.log import log_lines, run_line

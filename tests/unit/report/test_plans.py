@@ -19,7 +19,8 @@ from tests.unit.plan.simulate import Machine, all_facts
 
 from vmwright.errors import Problem
 from vmwright.facts.model import Kvm
-from vmwright.plan.actions import Action, Change, CreatePool, Effect, Kept, Plan, Sign, Tidy
+from vmwright.plan.action import Action, Change, Effect, Sign
+from vmwright.plan.actions import CreatePool, Kept, Plan, Tidy
 from vmwright.plan.diff import make_destroy_plan, make_plan, make_rebuild_plan
 from vmwright.report.data import plan_data
 from vmwright.report.text import action_lines, mark, plan_lines, summary
