@@ -213,7 +213,7 @@ def _synchronised(rows: Mapping[str, Sequence[str]]) -> bool | None:
 
 
 def _quiet(settings: Sequence[str], cmdline: str) -> tuple[int, ...]:
-    """CPUs that irqbalance leaves alone: those of the list that it is told, else of the mask, else the isolated ones."""
+    """CPUs that irqbalance leaves alone: those of its list, else of its mask, else the isolated ones."""
     for setting in sorted(reversed(settings), key=lambda setting: "CPULIST" not in setting):
         key, _, value = setting.partition("=")
         value = value.strip().strip("\"'")
