@@ -20,7 +20,16 @@ NETWORK_STATE = f"{HOST_STATE}/network"  # a change of the host's network that i
 GRUB_DROP_IN = "/etc/default/grub.d/60-vmwright.cfg"
 FILTER_SETTINGS = "/etc/sysctl.d/60-vmwright-bridges.conf"
 FILTER_RULE = "/etc/udev/rules.d/60-vmwright-bridges.rules"
-OUR_FILES = (GRUB_DROP_IN, FILTER_SETTINGS, FILTER_RULE)  # that we may write outside of our own directories
+
+ASIDE_LIST = "/etc/vmwright/devices"  # devices of the host that are set aside for VMs when it boots
+ASIDE_RECORD = f"{HOST_RUN}/aside"  # which of them were, at this boot
+INITRAMFS_HOOK = "/etc/initramfs-tools/hooks/vmwright"
+INITRAMFS_SCRIPT = "/etc/initramfs-tools/scripts/init-top/00-vmwright"  # the name puts it before udev
+DRACUT_MODULE = "/usr/lib/dracut/modules.d/80vmwright"
+DRACUT_FILES = tuple(f"{DRACUT_MODULE}/{name}" for name in ("module-setup.sh", "aside.sh", "hook.sh"))
+
+OUR_FILES = (GRUB_DROP_IN, FILTER_SETTINGS, FILTER_RULE, ASIDE_LIST, INITRAMFS_HOOK, INITRAMFS_SCRIPT,
+             *DRACUT_FILES)  # that we may write outside of our own directories
 
 _DM_NAME = 127  # DM_NAME_LEN of linux/dm-ioctl.h is 128, with the NUL at its end
 

@@ -40,9 +40,9 @@ def _note(context: Context, vm: str, given: Given, state: Held) -> None:
     if before and before.serial and given.serial and before.serial != given.serial:
         _write(context, lost_device_note(before.serial), replace(before, address=""))
         before = None
-    driver = facts.driver if facts and facts.driver != _VFIO else None
+    driver = _own_driver(facts) or (before.driver if before else None)
     _write(context, device_note(given.address), HeldFacts(
-        given.address, given.serial, context.cloud.name, vm, state, driver or (before.driver if before else None)))
+        given.address, given.serial, context.cloud.name, vm, state, driver))
     for note in held:
         if note.serial and note.serial == given.serial and note.address != given.address and _gone(context, note):
             context.host.remove(device_note(note.address) if note.address else lost_device_note(note.serial))
@@ -56,6 +56,11 @@ def _gone(context: Context, note: HeldFacts) -> bool:
     """Whether what a note is about is not at its address any more."""
     there = _facts(context, note.address)
     return there is None or there.serial not in (None, note.serial)
+
+
+def _own_driver(facts: DeviceFacts | None) -> str | None:
+    """The host's own driver for a device, as far as it is known without our note."""
+    return None if facts is None else facts.former if facts.driver in (None, _VFIO) else facts.driver
 
 
 def _facts(context: Context, address: str) -> DeviceFacts | None:
@@ -208,7 +213,7 @@ def give_back(context: Context, addresses: Collection[str]) -> None:
     for address in addresses:
         note = next((note for note in context.facts.held if note.address == address), None)
         facts = _facts(context, address)
-        had = (facts.driver if facts and facts.driver != _VFIO else None) or (note.driver if note else None)
+        had = _own_driver(facts) or (note.driver if note else None)
         if had:  # else the host had no driver for it before
             _to_host(context, address, f"its driver was {had}")
 

@@ -17,7 +17,6 @@ from vmwright.facts.model import (
     Facts,
     HostFacts,
     ImageFacts,
-    IommuFacts,
     PathFacts,
     PoolFacts,
     VolumeFacts,
@@ -145,19 +144,22 @@ def assemble(name: str, outputs: Mapping[str, probes.Output], inventory: Invento
     )
     if not devices:
         return host
-    found, iommu = _devices(host, outputs)
-    return replace(host, devices=found, iommu=iommu, held=pci.parse_notes(outputs["held"].text))
+    seen = _seen(name, outputs)
+    return replace(host, devices=_devices(host, outputs, seen), iommu=seen.iommu, not_aside=seen.not_aside,
+                   held=pci.parse_notes(outputs["held"].text))
 
 
-def _devices(host: HostFacts, outputs: Mapping[str, probes.Output]) -> tuple[tuple[DeviceFacts, ...], IommuFacts]:
+def _seen(name: str, outputs: Mapping[str, probes.Output]) -> pci.Seen:
+    """PCI devices, by what sysfs tells of them."""
+    serials = _read(name, outputs, "pci-config", pci.parse_serials)
+    return _read(name, outputs, "pci", lambda text: pci.parse(text, serials, outputs["pci-names"].text))
+
+
+def _devices(host: HostFacts, outputs: Mapping[str, probes.Output], seen: pci.Seen) -> tuple[DeviceFacts, ...]:
     """PCI devices with who uses them, by what else is known of the host."""
-    names = outputs["pci-names"].text
-    serials = _read(host.name, outputs, "pci-config", pci.parse_serials)
-    seen = _read(host.name, outputs, "pci", lambda text: pci.parse(text, serials, names))
     addresses = _read(host.name, outputs, "links", device_uses.parse_addresses)
     links = device_uses.parse_disk_links(outputs["disk-links"].text)
-    return device_uses.with_uses(seen, device_uses.Around(host.blocks, host.links, addresses, host.domains,
-                                                          links)), seen.iommu
+    return device_uses.with_uses(seen, device_uses.Around(host.blocks, host.links, addresses, host.domains, links))
 
 
 def _storage(name: str, outputs: Mapping[str, probes.Output],

@@ -194,6 +194,7 @@ class DeviceFacts:
     blocks: tuple[str, ...] = ()  # paths of the disks on it
     links: tuple[str, ...] = ()  # names of its network interfaces
     uses: tuple[UseFacts, ...] = ()
+    former: str | None = None  # set aside for VMs at boot: the driver that the host has for it otherwise
 
     @property
     def bridge(self) -> bool:
@@ -406,7 +407,8 @@ class WiringFacts:
 class PlatformFacts:
     """What kind of system a host has, as far as it takes to prepare it. `id` and `like` are os-release's.
 
-    `tools` are the ways to install packages (apt-get, dnf) and to set the kernel's command line (update-grub, grubby).
+    `tools` are the ways to install packages (apt-get, dnf), to set the kernel's command line (update-grub, grubby), and
+    to make its initramfs (update-initramfs, dracut).
     """
 
     id: str = ""
@@ -526,6 +528,7 @@ class HostFacts:
     devices: tuple[DeviceFacts, ...] = ()
     iommu: IommuFacts | None = None  # None: not read, as the devices
     held: tuple[HeldFacts, ...] = ()
+    not_aside: tuple[tuple[str, str], ...] = ()  # devices that were not set aside at boot, and why; "all": none was
     boot: BootFacts = BootFacts()
     platform: PlatformFacts = PlatformFacts()
     wiring: WiringFacts | None = None  # None: not read, for the file asks for no bridges

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from vmwright.facts.model import DeviceFacts, Held, HeldFacts, IommuFacts
-from vmwright.names import DEVICE_NOTES
+from vmwright.names import ASIDE_RECORD, DEVICE_NOTES
 
 _DSN = 0x0003  # the extended capability with a Device Serial Number: PCI Express Base Specification, 7.9.3
 _EXTENDED = 0x100  # where extended capabilities begin
@@ -89,7 +89,8 @@ for table in DMAR IVRS; do [ ! -e "/sys/firmware/acpi/tables/$table" ] || printf
 read -r line </proc/cmdline; printf 'cmdline\t%s\n' "$line"
 while read -r line; do printf 'route\t%s\n' "$line"; done </proc/net/route
 while read -r line; do printf 'route6\t%s\n' "$line"; done </proc/net/ipv6_route
-""" + SESSION
+if [ -r ASIDE ]; then while read -r line; do printf 'aside\t%s\n' "$line"; done <ASIDE; fi
+""".replace("ASIDE", ASIDE_RECORD) + SESSION
 
 # The whole configuration space of everything but bridges, system devices and performance counters: only root is given
 # more than the first 64 bytes. Most of it is zeros, and od leaves out the lines that are like the one before.
@@ -127,6 +128,7 @@ class Seen:
     routes: tuple[str, ...] = ()  # interfaces that a default route goes by
     btrfs: tuple[str, ...] = ()  # paths of the devices of mounted btrfs
     session: str | None = None  # the host's address that the ssh session came to
+    not_aside: tuple[tuple[str, str], ...] = ()  # names of devices that were not set aside at boot, and why
 
 
 def parse(text: str, serials: Mapping[str, str], names: str = "") -> Seen:
@@ -147,6 +149,8 @@ def parse(text: str, serials: Mapping[str, str], names: str = "") -> Seen:
         routes=tuple(dict.fromkeys(_default_routes(rows))),
         btrfs=tuple(_path(row[0]) for row in rows.get("btrfs", ())),
         session=session_address(" ".join(rows["session"][0])),
+        not_aside=tuple((words[1], words[2]) for row in rows.get("aside", ())
+                        if len(words := row[0].split(maxsplit=2)) == 3 and words[0] == "not"),
     )
 
 
@@ -170,6 +174,8 @@ def _iommu(rows: _Rows) -> IommuFacts:
 def _devices(rows: _Rows, names: Mapping[str, str], serials: Mapping[str, str]) -> Iterator[DeviceFacts]:
     blocks = _carried((_path(name), path) for name, path in rows.get("block", ()))
     links = _carried((name, path) for name, path, _ in rows.get("net", ()))
+    aside = {words[1]: words[2:] for row in rows.get("aside", ())
+             if len(words := row[0].split(maxsplit=3)) == 4 and words[0] == "aside"}
     groups: dict[int | None, list[str]] = {}
     found = sorted((_device(row, names) for row in rows.get("device", ())), key=lambda device: _order(device.address))
     for device in found:
@@ -181,11 +187,22 @@ def _devices(rows: _Rows, names: Mapping[str, str], serials: Mapping[str, str]) 
             device,
             peers=tuple(other for other in groups.get(device.group, ()) if other != device.address),
             # An NVMe drive's serial is its own: the one of PCIe is another number, and often none.
-            serial=device.serial or (None if device.kind.startswith(_NVME) else pcie),
+            serial=device.serial or (_read_at_boot(device, aside) if device.kind.startswith(_NVME) else pcie),
             pcie_serial=pcie,
             blocks=blocks.get(device.address, ()),
             links=links.get(device.address, ()),
+            former=_former(device, aside),
         )
+
+
+def _read_at_boot(device: DeviceFacts, aside: Mapping[str, Sequence[str]]) -> str | None:
+    """The serial that a drive's own driver told before the drive was set aside for VMs."""
+    return aside[device.address][1] if device.driver == "vfio-pci" and device.address in aside else None
+
+
+def _former(device: DeviceFacts, aside: Mapping[str, Sequence[str]]) -> str | None:
+    driver = aside.get(device.address, ("-",))[0]
+    return None if driver == "-" else driver
 
 
 def _order(address: str) -> tuple[int, ...]:

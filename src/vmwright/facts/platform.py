@@ -10,7 +10,9 @@ from vmwright.facts.model import FileFacts, PlatformFacts
 from vmwright.names import OUR_FILES, written_note
 
 _SYSTEM = r"""
-for tool in apt-get dnf update-grub grubby; do ! command -v "$tool" >/dev/null || printf 'tool\t%s\n' "$tool"; done
+for tool in apt-get dnf update-grub grubby update-initramfs dracut; do
+  ! command -v "$tool" >/dev/null || printf 'tool\t%s\n' "$tool"
+done
 [ ! -d /run/systemd/system ] || printf 'systemd\t\n'
 read -r line </proc/cmdline; printf 'cmdline\t%s\n' "$line"
 read -r line </proc/sys/kernel/random/boot_id; printf 'boot\t%s\n' "$line"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from vmwright.facts.devices import MEMBERS
@@ -138,6 +138,11 @@ def _check_iommu(view: View, draft: Draft) -> bool:
 
 # -- which one --------------------------------------------------------------------------------------------------------
 
+def find(view: View, spec: DeviceSpec) -> Row | None:
+    """The device that a name of the file means; None where it cannot be told."""
+    return _row(view, DeviceUse(spec), Draft())
+
+
 def _row(view: View, use: DeviceUse, draft: Draft) -> Row | None:
     spec, facts = use.device, view.facts
     rows = {device.address: Row(use, device, note_of(facts, device)) for device in facts.devices}
@@ -259,16 +264,28 @@ def holders(view: View, address: str, but: str) -> list[DomainFacts]:
 
 def refuse_uses(view: View, vm: VmSpec, row: Row, draft: Draft) -> None:
     """The host must not need it. What a guest has put on its drive is no use of the host's."""
-    active = [block.path for block in _above(view, row) if block.kind == "lvm"]
-    guests = row.note is not None and not any(path.startswith(_pools(view)) for path in active)
-    for use in row.facts.uses:
-        if use.use is Use.VM or (guests and _of_guest(use)):
-            continue
-        what, todo = _say(use)
+    for what, todo in host_uses(view, row):
         row.refuse(vm, f"is in use by the host: {what}", f"{todo}, or give {vm.name} another device", draft)
-    if guests and active:
+    active = _active(view, row)
+    if active and _is_guests(view, row, active):
         draft.remark(f"{{}}: on {row}, the host has found the guest's own volumes and made them active "
                      f"({', '.join(active[:_SHOWN])}); they are switched off there before the guest gets it", vm.name)
+
+
+def host_uses(view: View, row: Row) -> list[tuple[str, str]]:
+    """What the host needs a device for, as a person would say it, and how to end that."""
+    guests = _is_guests(view, row, _active(view, row))
+    return [_say(use) for use in row.facts.uses if use.use is not Use.VM and not (guests and _of_guest(use))]
+
+
+def _active(view: View, row: Row) -> list[str]:
+    """Paths of active volumes of LVM on a device."""
+    return [block.path for block in _above(view, row) if block.kind == "lvm"]
+
+
+def _is_guests(view: View, row: Row, active: Collection[str]) -> bool:
+    """Whether what is on a device is what a VM has left there."""
+    return row.note is not None and not any(path.startswith(_pools(view)) for path in active)
 
 
 def _of_guest(use: UseFacts) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from vmwright.facts.model import Facts
 from vmwright.plan.actions import Kept, Plan, VmAction
+from vmwright.plan.aside import plan_aside
 from vmwright.plan.boot import plan_boot
 from vmwright.plan.bridge_filter import plan_bridge_filter
 from vmwright.plan.bridges import plan_bridges
@@ -131,6 +132,7 @@ def _finish(cloud: Cloud, draft: Draft) -> Plan:
 def _plan_wanted(view: View, draft: Draft) -> Dealt:
     """What the file asks for on this host, in the order in which one thing stands on another. Returns its devices."""
     plan_bridge_filter(view, draft)
+    plan_aside(view, draft)
     plan_prepare(view, draft)
     plan_bridges(view, draft)
     check_host(view, draft)

@@ -389,3 +389,15 @@ def test_what_goes_by_an_interface() -> None:
     assert uses(lower=lower, session="10.0.0.1") == (UseFacts(Use.SESSION, "eno1", "10.0.0.1"), *stands)
     assert uses(session="fe80::1") == (UseFacts(Use.SESSION, "eno1", "fe80::1"),)
     assert uses(session="10.9.9.9", routes=("eno2",)) == ()
+
+
+def test_what_was_set_aside_at_boot_is_known_by_what_its_driver_said_then() -> None:
+    """A drive tells its serial to its own driver alone, which has had it for a moment in the initramfs."""
+    rows = ["device\t0000:05:00.0\t0x144d\t0xa80a\t0x010802\tvfio-pci\t0\t1\t",
+            "device\t0000:06:00.0\t0x144d\t0xa80a\t0x010802\tvfio-pci\t0\t2\t",
+            "device\t0000:07:00.0\t0x144d\t0xa80a\t0x010802\tnvme\t0\t3\tNOW", "aside\taside 0000:05:00.0 nvme AT BOOT",
+            "aside\taside 0000:07:00.0 nvme BEFORE", "aside\tnot nvme-9 no drive has the serial 9", "session\t"]
+    seen = pci.parse("\n".join(rows), {})
+    assert [(device.serial, device.former) for device in seen.devices] == [
+        ("AT BOOT", "nvme"), (None, None), ("NOW", "nvme")]
+    assert seen.not_aside == (("nvme-9", "no drive has the serial 9"),)

@@ -136,8 +136,8 @@ def test_arguments_that_did_not_help_are_not_set_again() -> None:
 def test_our_file_changed_by_hand_is_not_overwritten() -> None:
     file = FileFacts(GRUB_DROP_IN, drop_in(INTEL) + "GRUB_TIMEOUT=9\n", drop_in(INTEL))
     assert refused(iommu(OFF, replace(DEBIAN, files=(file,)))) == [
-        f"host here: {GRUB_DROP_IN} was changed by hand:\n    @@ -2,0 +3 @@\n    +GRUB_TIMEOUT=9\n    put it into a file of "
-        f"your own; back to what vmwright wrote: cp {written_note(GRUB_DROP_IN)} {GRUB_DROP_IN}"]
+        f"host here: {GRUB_DROP_IN} was changed by hand:\n    @@ -2,0 +3 @@\n    +GRUB_TIMEOUT=9\n    put it into a "
+        f"file of your own; back to what vmwright wrote: cp {written_note(GRUB_DROP_IN)} {GRUB_DROP_IN}"]
 
 
 def test_a_loader_that_we_do_not_know_is_refused() -> None:
