@@ -28,8 +28,10 @@ INITRAMFS_SCRIPT = "/etc/initramfs-tools/scripts/init-top/00-vmwright"  # the na
 DRACUT_MODULE = "/usr/lib/dracut/modules.d/80vmwright"
 DRACUT_FILES = tuple(f"{DRACUT_MODULE}/{name}" for name in ("module-setup.sh", "aside.sh", "hook.sh"))
 
+HUGE_PAGES = "/etc/tmpfiles.d/60-vmwright-hugepages.conf"
+
 OUR_FILES = (GRUB_DROP_IN, FILTER_SETTINGS, FILTER_RULE, ASIDE_LIST, INITRAMFS_HOOK, INITRAMFS_SCRIPT,
-             *DRACUT_FILES)  # that we may write outside of our own directories
+             *DRACUT_FILES, HUGE_PAGES)  # that we may write outside of our own directories
 
 _DM_NAME = 127  # DM_NAME_LEN of linux/dm-ioctl.h is 128, with the NUL at its end
 

@@ -18,6 +18,7 @@ from vmwright.plan.create import Made, plan_create, plan_rebuild
 from vmwright.plan.devices import Dealt, deal
 from vmwright.plan.handover import settle
 from vmwright.plan.host_actions import Prepare
+from vmwright.plan.hugepages import plan_hugepages
 from vmwright.plan.networks import plan_networks
 from vmwright.plan.nodes import check_nodes
 from vmwright.plan.order import order, with_needs
@@ -34,7 +35,8 @@ from vmwright.spec.cloud import Cloud, VmSpec
 def make_plan(cloud: Cloud, facts: Facts, request: Request | None = None) -> Plan:
     """What must be done so that the hosts are as the cloud's file says."""
     draft = _begin(cloud)
-    for view in _views(cloud, facts, request or Request()):
+    for found in _views(cloud, facts, request or Request()):
+        view = plan_hugepages(found, draft)
         dealt = _plan_wanted(view, draft)
         plan_unlisted(view, draft)
         settle(view, dealt, draft)
@@ -52,7 +54,8 @@ def make_plan(cloud: Cloud, facts: Facts, request: Request | None = None) -> Pla
 def make_rebuild_plan(cloud: Cloud, facts: Facts, names: Collection[str], wipe: Collection[str] = ()) -> Plan:
     """The plan that rebuilds these VMs, with what they need, and nothing else; `wipe` are devices of theirs."""
     chosen, draft = frozenset(names), _begin(cloud)
-    views = _views(cloud, facts, Request(rebuild=chosen, only=chosen, wipe=frozenset(wipe)))
+    request = Request(rebuild=chosen, only=chosen, wipe=frozenset(wipe))
+    views = [plan_hugepages(view, draft) for view in _views(cloud, facts, request)]
     _check_wipe(cloud, chosen, wipe, draft)
     for view in views:
         settle(view, _plan_wanted(view, draft), draft)

@@ -222,7 +222,12 @@ def _total(view: View, node: int, pages: int) -> int:
 
 def _capacity(view: View, node: int, pages: int) -> int:
     total = _total(view, node, pages)
-    return total if pages else max(0, total - max(_LEAST_RESERVE, total // _RESERVE_SHARE))
+    return total if pages else for_guests(total)
+
+
+def for_guests(memory: int) -> int:
+    """What is there for VMs of so many bytes of a node's memory."""
+    return max(0, memory - max(_LEAST_RESERVE, memory // _RESERVE_SHARE))
 
 
 def _free(view: View, node: int, pages: int) -> int:

@@ -156,6 +156,15 @@ class BridgeSpec:
 
 
 @dataclass(frozen=True)
+class HugePages:
+    """Huge pages of a host: `size` in bytes, and how many: one number in all, or one for each NUMA node in order."""
+
+    size: int
+    counts: tuple[int, ...]
+    where: Where | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
 class HostSpec:
     """A host: `connect` is "local" or ssh://user@host[:port]. `accelerator` is auto, kvm or qemu.
 
@@ -169,6 +178,7 @@ class HostSpec:
     devices: tuple[DeviceSpec, ...] = ()
     bridges: tuple[BridgeSpec, ...] = ()
     filter_bridged: bool = False  # the host's firewall may filter what goes over bridges
+    hugepages: tuple[HugePages, ...] = ()
     where: Where | None = field(default=None, compare=False)
     iommu: bool = False
     keys: Mapping[str, Where] = field(default_factory=dict, compare=False, repr=False)  # where each key stands

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from vmwright.spec import keyfiles
 from vmwright.spec.bridges import check_addresses, resolve_bridges
-from vmwright.spec.cloud import DeviceSpec, HostSpec, LvmSpec, OnRemove, Pool, ThinSpec
+from vmwright.spec.cloud import DeviceSpec, HostSpec, HugePages, LvmSpec, OnRemove, Pool, ThinSpec
 from vmwright.spec.findings import Findings
 from vmwright.spec.model import HostIn, PoolIn, Spec
 from vmwright.spec.values import IDENTIFIER, LABEL, USER, connect_host
 from vmwright.spec.yaml import KeyPath
+from vmwright.units import parse_size
 
 DEFAULT_HOST = "local"
 DEFAULT_POOL = Pool("default", "", "/var/lib/libvirt/images")
@@ -77,7 +78,6 @@ def _host(name: str, host: HostIn, findings: Findings) -> HostView:
         _check_pool((*path, "pools", pool_name), pool_name, pool, findings)
     _check_devices(path, host, findings)
     bridges = resolve_bridges(path, host, findings)
-    _check_later(path, host, findings)
     pools = {
         pool_name: Pool(pool_name, name, pool.dir or f"/dev/{pool.lvm}", _lvm(pool),
                         findings.where((*path, "pools", pool_name), key=True))
@@ -100,7 +100,7 @@ def _host(name: str, host: HostIn, findings: Findings) -> HostView:
                     for key, device in host.devices.items())
     keys = {key: findings.where((*path, key), key=True) for key in host.model_fields_set}
     spec = HostSpec(name, host.connect, host.accelerator, config, devices, bridges, host.filter_bridged,
-                    findings.where(path, key=True), host.iommu, keys)
+                    _hugepages((*path, "hugepages"), host, findings), findings.where(path, key=True), host.iommu, keys)
     return HostView(spec, pools, names, tuple(host.devices), _addresses(name, host, findings))
 
 
@@ -158,10 +158,9 @@ def _check_devices(path: KeyPath, host: HostIn, findings: Findings) -> None:
     _unique(findings, serials, "are the same device")
 
 
-def _check_later(path: KeyPath, host: HostIn, findings: Findings) -> None:
-    """What this version does not apply yet; checked as far as the file alone allows."""
-    if host.hugepages:
-        findings.later((*path, "hugepages"))
+def _hugepages(path: KeyPath, host: HostIn, findings: Findings) -> tuple[HugePages, ...]:
+    return tuple(HugePages(parse_size(size), tuple(counts), findings.where((*path, size), key=True))
+                 for size, counts in host.hugepages.items())
 
 
 def _addresses(name: str, host: HostIn, findings: Findings) -> dict[IPv4Address, str]:

@@ -69,6 +69,8 @@ class Base(BaseModel):
 Texts = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
 Servers = Annotated[list[v.Server], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
 Ips = Annotated[list[v.Ip], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
+PageCounts = Annotated[list[Annotated[v.Int, Field(ge=0)]], Field(min_length=1),
+                       BeforeValidator(_listed, json_schema_input_type=v.Int | list[v.Int])]
 Domains = Annotated[list[v.Domain], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
 
 
@@ -215,9 +217,11 @@ class HostIn(Base):
         description="With bridges: whether the host's firewall filters what goes from VM to VM over a bridge, once "
         "some program has loaded br_netfilter. false: never; true: left to that program. Default: false.",
     )
-    hugepages: dict[Literal["2M", "1G"], Annotated[v.Int, Field(ge=0)]] = Field(
+    hugepages: dict[Literal["2M", "1G"], PageCounts] = Field(
         default={},
-        description="Huge pages set aside for guests: how many of each size, like {2M: 8192}. Not applied yet.",
+        description="Huge pages set aside for guests, now and at each boot: how many of each size, like {2M: 8192}, "
+        "the same on each NUMA node; or a list with a number for each node, like {2M: [4096, 0]}. Default: what the "
+        "host has.",
     )
 
 

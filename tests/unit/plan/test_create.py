@@ -114,13 +114,10 @@ def test_a_seed_alone_holds_nothing_of_worth() -> None:
 
 def test_what_is_not_yet_applied_is_named_with_its_place() -> None:
     wanted = cloud("""
-        hosts: {here: {hugepages: {2M: 8}, pools: {images: {dir: /srv/images}}}}
         vms: {web: {template: base, address: 10.0.0.10, pin: auto}}
         """)
     found = plan(wanted, Machine())
     assert [str(problem) for problem in found.refused] == [
-        "cloud.yaml:6:16: hosts.here.hugepages is not yet applied by this version of vmwright\n"
-        "    take it out of the file (or comment it out) until a version that does",
         "cloud.yaml:7:49: vms.web.pin: auto is not yet applied by this version of vmwright\n"
         "    take it out of the file (or comment it out) until a version that does"]
 

@@ -152,13 +152,13 @@ def test_what_is_wrong_itself_is_no_wrong_reference(desk: Desk) -> None:
 def test_not_yet(desk: Desk) -> None:
     cloud = desk.load("""\
         cloud: test
-        hosts: {h: {iommu: false, hugepages: {2M: 8}, pools: {vg: {lvm: vg0, thin: true}, d: {dir: /d}}, devices: {n: {serial: S}}}}
+        hosts: {h: {iommu: false, pools: {vg: {lvm: vg0, thin: true}, d: {dir: /d}}, devices: {n: {serial: S}}}}
         templates: {base: {build: debian}}
         vms:
           a: {template: base, pool: d, pin: auto, autostart: {order: 1, healthy: agent}, devices: [{n: wipe}]}
           b: {template: base, pool: vg, autostart: true}
         """)
     assert [(note.key, str(note.where).rpartition("/")[2]) for note in cloud.not_yet] == [
-        ("hosts.h.hugepages", "cloud.yaml:2:27"), ("vms.a.pin: auto", "cloud.yaml:5:32"),
+        ("vms.a.pin: auto", "cloud.yaml:5:32"),
     ]  # fmt: skip
     assert [(pool.name, pool.path) for pool in cloud.pools] == [("vg", "/dev/vg0"), ("d", "/d")]
