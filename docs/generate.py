@@ -30,7 +30,9 @@ _BY_HAND = "<!-- Made by docs/generate.py. Do not edit: change the code's words,
 _SECTIONS: dict[str, tuple[tuple[str, str], ...]] = {
     "hosts.NAME": (("HostIn", ""), ("PoolIn", "hosts.NAME.pools.POOL"), ("ThinIn", "hosts.NAME.pools.POOL.thin"),
                    ("DeviceIn", "hosts.NAME.devices.DEVICE"),
-                   ("BridgeIn", "hosts.NAME.bridges.BRIDGE")),
+                   ("BridgeIn", "hosts.NAME.bridges.BRIDGE"), ("ServicesIn", "hosts.NAME.services"),
+                   ("DnsIn", "hosts.NAME.services.dns"), ("NtpIn", "hosts.NAME.services.ntp"),
+                   ("ProxyIn", "hosts.NAME.services.proxy"), ("MasqueradeIn", "hosts.NAME.services.masquerade")),
     "networks.NAME": (("NetworkIn", ""),),
     "users.NAME": (("UserIn", ""),),
     "templates.NAME": (("TemplateIn", ""),),
@@ -116,7 +118,7 @@ _PATTERNS = {
     _pattern(values.Size): "size", _pattern(values.Address): "IPv4 address", _pattern(values.Subnet): "address/prefix",
     _pattern(values.VmAddress): "IPv4 address, or address/prefix", _pattern(values.Mac): "MAC address",
     _pattern(values.AbsolutePath): "absolute path", _pattern(values.Url): "URL",
-    _pattern(values.Proxy): "URL or `none`",
+    _pattern(values.Proxy): "URL or `none`", _pattern(values.Range): "FIRST-LAST, IPv4 addresses",
     _pattern(values.Connect): "`local` or ssh://USER@HOST[:PORT]", _pattern(values.Sha256): "64 hexadecimal digits",
 }
 

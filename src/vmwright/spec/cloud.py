@@ -165,6 +165,70 @@ class HugePages:
 
 
 @dataclass(frozen=True)
+class DhcpSpec:
+    """Addresses that are handed out on a bridge, both ends included, and the subnet that they lie in."""
+
+    first: IPv4Address
+    last: IPv4Address
+    subnet: IPv4Network
+
+
+@dataclass(frozen=True)
+class DnsSpec:
+    """DNS for the guests on a bridge. `names`: it knows VMs by name. `upstream` empty: the host's own servers."""
+
+    bridge: str
+    dhcp: DhcpSpec | None = None
+    names: bool = True
+    upstream: tuple[str, ...] = ()
+    where: Where | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class NtpSpec:
+    """NTP for the guests of some subnets."""
+
+    networks: tuple[IPv4Network, ...]
+    upstream: tuple[str, ...] = ()
+    where: Where | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class ProxySpec:
+    """A package proxy: `kind` is squid or apt-cacher-ng. `cache` is bytes on disk, of squid."""
+
+    kind: str
+    port: int
+    networks: tuple[IPv4Network, ...]
+    cache: int = 0
+    where: Where | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class MasqueradeSpec:
+    """Guests of some subnets get out by an interface, with the host's address there."""
+
+    out: str
+    networks: tuple[IPv4Network, ...]
+    where: Where | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class ServicesSpec:
+    """What a host itself does for guests. None: it does not."""
+
+    dns: DnsSpec | None = None
+    ntp: NtpSpec | None = None
+    proxy: ProxySpec | None = None
+    masquerade: MasqueradeSpec | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is any."""
+        return self != ServicesSpec()
+
+
+@dataclass(frozen=True)
 class HostSpec:
     """A host: `connect` is "local" or ssh://user@host[:port]. `accelerator` is auto, kvm or qemu.
 
@@ -181,6 +245,7 @@ class HostSpec:
     hugepages: tuple[HugePages, ...] = ()
     where: Where | None = field(default=None, compare=False)
     iommu: bool = False
+    services: ServicesSpec = ServicesSpec()
     keys: Mapping[str, Where] = field(default_factory=dict, compare=False, repr=False)  # where each key stands
 
 

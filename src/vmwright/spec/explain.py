@@ -36,7 +36,7 @@ _ALIASES = {
 }
 
 # Keys of a VM or host that hold further things by name: one that is wrong does not hide the others.
-_NAMED = ("disks", "pools", "bridges", "devices")
+_NAMED = ("disks", "pools", "bridges", "devices", "services")
 
 
 def validate(data: dict[str, Any], findings: Findings) -> Spec:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from vmwright.spec import values as v
+from vmwright.spec.base import Base, Domains, Ips, Servers, Texts, listed
 from vmwright.spec.cloud import Copy, Filesystem, Firmware, MemoryPolicy, OnRemove, Sudo
+from vmwright.spec.service_model import ServicesIn
 
 # A key of a VM that holds one value: a group may give a list instead, one item for each of its VMs.
 # fmt: off
@@ -24,10 +26,6 @@ DEALT = frozenset({
 LONGEST_WAIT = 86400  # seconds that others wait for a VM
 DEALT_NIC = frozenset({"network", "address", "mac"})
 DEALT_PIN = frozenset({"cpus", "emulator"})
-
-
-def _listed(value: object) -> object:
-    return value if isinstance(value, list) else [value]
 
 
 def _sized(value: object) -> object:
@@ -60,18 +58,8 @@ def _device(value: object) -> object:
     raise ValueError("a device is a name, or a name with what a rebuild does to its data: write NAME, or {NAME: keep}")
 
 
-class Base(BaseModel):
-    """Every mapping of the spec: an unknown key is an error; a bare number is taken where text is meant."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, defer_build=True)
-
-
-Texts = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
-Servers = Annotated[list[v.Server], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
-Ips = Annotated[list[v.Ip], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
 PageCounts = Annotated[list[Annotated[v.Int, Field(ge=0)]], Field(min_length=1),
-                       BeforeValidator(_listed, json_schema_input_type=v.Int | list[v.Int])]
-Domains = Annotated[list[v.Domain], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
+                       BeforeValidator(listed, json_schema_input_type=v.Int | list[v.Int])]
 
 
 class DeviceIn(Base):
@@ -217,6 +205,10 @@ class HostIn(Base):
         description="With bridges: whether the host's firewall filters what goes from VM to VM over a bridge, once "
         "some program has loaded br_netfilter. false: never; true: left to that program. Default: false.",
     )
+    services: ServicesIn = Field(
+        default_factory=ServicesIn, description="What the host itself does for guests: DNS and DHCP, NTP, a package "
+        "proxy, masquerading. Default: nothing."
+    )
     hugepages: dict[Literal["2M", "1G"], PageCounts] = Field(
         default={},
         description="Huge pages set aside for guests, now and at each boot: how many of each size, like {2M: 8192}, "
@@ -241,14 +233,18 @@ class NetworkIn(Base):
     )
     gateway: v.Address | None = Field(
         default=None,
-        description="The default gateway VMs get. Default: none on a bridge; on nat the subnet's first address.",
+        description="The default gateway VMs get. Default: on nat the subnet's first address; on a bridge the host "
+        "that masquerades for it (`services:`), else none.",
     )
     dns: Ips | None = Field(
-        default=None, description="DNS servers VMs get. Default: none on a bridge; on nat the gateway."
+        default=None, description="DNS servers VMs get. Default: on nat the gateway; on a bridge the hosts that serve "
+        "it (`services:`), else none."
     )
     search: Domains = Field(default=[], description="DNS search domains VMs get. Default: none.")
-    ntp: Servers = Field(default=[], description="NTP servers VMs get. Default: what the distribution ships.")
-    proxy: v.Proxy | None = Field(default=None, description="HTTP proxy for the package manager of VMs. Default: none.")
+    ntp: Servers = Field(default=[], description="NTP servers VMs get. Default: the hosts that serve it "
+                         "(`services:`), else what the distribution ships.")
+    proxy: v.Proxy | None = Field(default=None, description="HTTP proxy for the package manager of VMs; none for no "
+                                  "proxy. Default: that of the host that serves it (`services:`), else none.")
 
 
 class UserIn(Base):
@@ -373,7 +369,7 @@ Disks = dict[str, Annotated[DiskIn, BeforeValidator(_sized, json_schema_input_ty
 Autostart = Annotated[AutostartIn | None, BeforeValidator(_ordered, json_schema_input_type=bool | AutostartIn)]
 Devices = Annotated[
     list[DeviceUse],
-    BeforeValidator(_listed, json_schema_input_type=DeviceUse | list[DeviceUse]),
+    BeforeValidator(listed, json_schema_input_type=DeviceUse | list[DeviceUse]),
 ]
 Pin = Annotated[PinIn | None, BeforeValidator(_pinned, json_schema_input_type=str | int | PinIn)]
 CpuModel = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]

@@ -11,6 +11,7 @@ from vmwright.spec.hosts import HostView, resolve_hosts, valid_label
 from vmwright.spec.model import Spec
 from vmwright.spec.networks import resolve_networks
 from vmwright.spec.nics import Registry
+from vmwright.spec.services import check_ranges, resolve_services, serve_networks
 from vmwright.spec.templates import Template, resolve_templates
 from vmwright.spec.users import resolve_users
 from vmwright.spec.vms import Surroundings, resolve_vm
@@ -22,11 +23,15 @@ def resolve(spec: Spec, members: Mapping[str, Member], findings: Findings) -> Cl
         valid_label(findings, ("cloud",), spec.cloud, "cloud name", key=False)
     hosts = resolve_hosts(spec, findings)
     networks = resolve_networks(spec, findings)
+    hosts = resolve_services(spec, hosts, networks, findings)
+    networks = serve_networks(spec, networks, hosts)
     users = resolve_users(spec, findings)
     templates = resolve_templates(spec, hosts, findings)
     taken = {address: what for host in hosts.values() for address, what in host.addresses.items()}
-    around = Surroundings(hosts, networks, users, templates, Registry(spec.cloud, networks, taken))
+    registry = Registry(spec.cloud, networks, taken)
+    around = Surroundings(hosts, networks, users, templates, registry)
     vms = tuple(resolve_vm(name, vm, members[name], around, findings) for name, vm in spec.vms.items())
+    check_ranges(hosts, networks, registry.taken, findings)
     _warn(spec, vms, findings)
     needed = _templates(vms, templates)
     return Cloud(

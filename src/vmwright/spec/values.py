@@ -112,6 +112,17 @@ def parse_subnet(text: str) -> IPv4Network:
     return interface.network
 
 
+def parse_range(text: str) -> tuple[IPv4Address, IPv4Address]:
+    """Addresses from one to another, both included: 192.168.6.100-192.168.6.199."""
+    ends = [part.strip() for part in text.split("-")]
+    if len(ends) != 2:
+        raise ValueError(f"{text!r} is not a range of addresses: write 192.168.6.100-192.168.6.199")
+    first, last = parse_address(ends[0]), parse_address(ends[1])
+    if last < first:
+        raise ValueError(f"{text!r} ends before it begins: write {last}-{first}")
+    return first, last
+
+
 def reserved(address: IPv4Address, subnet: IPv4Network) -> str:
     """Why no machine can have this address of the subnet; empty when one can."""
     if subnet.prefixlen >= 31:
@@ -235,6 +246,7 @@ def _whole_mib(text: str) -> int:
 _SIZE_PATTERN = r"^\d+(\.\d+)?\s*[KMGTkmgt](i[Bb])?$"
 _IPV4_PATTERN = r"^\d{1,3}(\.\d{1,3}){3}$"
 _CIDR_PATTERN = r"^\d{1,3}(\.\d{1,3}){3}/\d{1,2}$"
+_RANGE_PATTERN = r"^\d{1,3}(\.\d{1,3}){3} *- *\d{1,3}(\.\d{1,3}){3}$"
 
 Bool = Annotated[bool, Strict()]
 Int = Annotated[int, Strict()]
@@ -252,6 +264,10 @@ VmAddress = Annotated[
     ),
 ]
 Subnet = Annotated[IPv4Network, BeforeValidator(from_text(parse_subnet), json_schema_input_type=_schema(_CIDR_PATTERN))]
+Range = Annotated[
+    tuple[IPv4Address, IPv4Address],
+    BeforeValidator(from_text(parse_range), json_schema_input_type=_schema(_RANGE_PATTERN)),
+]
 Server = Annotated[str, BeforeValidator(from_text(parse_server), json_schema_input_type=str)]
 Ip = Annotated[str, BeforeValidator(from_text(parse_ip), json_schema_input_type=str)]
 Domain = Annotated[str, BeforeValidator(from_text(parse_domain), json_schema_input_type=str)]
