@@ -18,6 +18,7 @@ HOST_RUN = "/run/vmwright"  # on the host, gone at reboot: the lock, the result 
 NETWORK_STATE = f"{HOST_STATE}/network"  # a change of the host's network that is under way, and what was before
 
 GRUB_DROP_IN = "/etc/default/grub.d/60-vmwright.cfg"
+KERNEL_NOTE = f"{HOST_STATE}/kernel-arguments"  # those that grubby has set for us
 FILTER_SETTINGS = "/etc/sysctl.d/60-vmwright-bridges.conf"
 FILTER_RULE = "/etc/udev/rules.d/60-vmwright-bridges.rules"
 
@@ -30,7 +31,7 @@ DRACUT_FILES = tuple(f"{DRACUT_MODULE}/{name}" for name in ("module-setup.sh", "
 
 HUGE_PAGES = "/etc/tmpfiles.d/60-vmwright-hugepages.conf"
 
-OUR_FILES = (GRUB_DROP_IN, FILTER_SETTINGS, FILTER_RULE, ASIDE_LIST, INITRAMFS_HOOK, INITRAMFS_SCRIPT,
+OUR_FILES = (GRUB_DROP_IN, KERNEL_NOTE, FILTER_SETTINGS, FILTER_RULE, ASIDE_LIST, INITRAMFS_HOOK, INITRAMFS_SCRIPT,
              *DRACUT_FILES, HUGE_PAGES)  # that we may write outside of our own directories
 
 _DM_NAME = 127  # DM_NAME_LEN of linux/dm-ioctl.h is 128, with the NUL at its end

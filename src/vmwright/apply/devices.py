@@ -15,6 +15,7 @@ from vmwright.guest.wait import pauses
 from vmwright.host import pci
 from vmwright.names import device_note, lost_device_note
 from vmwright.plan.actions import Given
+from vmwright.plan.host_actions import GiveBack
 from vmwright.spec.cloud import VmSpec
 from vmwright.units import format_size
 from vmwright.virt import alter, design
@@ -216,6 +217,13 @@ def give_back(context: Context, addresses: Collection[str]) -> None:
         had = _own_driver(facts) or (note.driver if note else None)
         if had:  # else the host had no driver for it before
             _to_host(context, address, f"its driver was {had}")
+
+
+def give_devices_back(action: GiveBack, context: Context) -> None:
+    """Those that were set aside at boot. Raises ApplyError when one does not come back."""
+    for address in action.addresses:
+        context.check()
+        _to_host(context, address, "it was set aside for VMs when the host booted")
 
 
 def _to_host(context: Context, address: str, why: str) -> None:

@@ -10,6 +10,7 @@ from vmwright.apply.bridges import make_bridges, take_bridges_back
 from vmwright.apply.change import update_vm
 from vmwright.apply.context import Context
 from vmwright.apply.create import create_vm, rebuild_vm
+from vmwright.apply.devices import give_devices_back
 from vmwright.apply.files import write_files
 from vmwright.apply.grow import grow_disk
 from vmwright.apply.power import restart_vm, start_vm, stop_vm, wait_vm
@@ -24,6 +25,7 @@ HANDLERS: dict[type[action.Action], Callable[[Any, Context], None]] = {
     host_actions.Reboot: reboot,
     host_actions.WriteFiles: write_files,
     host_actions.PrepareFiles: write_files,
+    host_actions.GiveBack: give_devices_back,
     host_actions.MakeBridges: make_bridges,
     host_actions.TakeBridgesBack: take_bridges_back,
     actions.CreatePool: create_pool,

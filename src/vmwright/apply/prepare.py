@@ -11,7 +11,7 @@ from vmwright.apply.power import power_off
 from vmwright.errors import ApplyError, Cancelled, HostError
 from vmwright.guest.wait import pauses
 from vmwright.host import kernel, packages
-from vmwright.names import GRUB_DROP_IN
+from vmwright.names import GRUB_DROP_IN, KERNEL_NOTE
 from vmwright.plan.host_actions import InstallPackages, Reboot, SetKernelArguments
 from vmwright.session import open_host
 
@@ -87,6 +87,7 @@ def set_kernel_arguments(action: SetKernelArguments, context: Context) -> None:
     """A file of our own and GRUB's menu anew, or grubby; the administrator's own line is not touched."""
     if action.tool == "grubby":
         context.host.run(kernel.grubby(action.arguments))
+        put(context, KERNEL_NOTE, f"{' '.join(action.arguments)}\n", mode=0o600)
         return
     with context.undoing() as undo:
         put(context, GRUB_DROP_IN, action.text, undo=undo)

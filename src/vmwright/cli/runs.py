@@ -53,8 +53,12 @@ Wipe = Annotated[list[str] | None, typer.Option("--wipe", metavar="DEVICE", help
     "Erase this device of theirs, too, this once, whatever the file says. May be given several times."))]
 RebuildYes = Annotated[bool, typer.Option("-y", "--yes", help=(
     "Ask nothing. Else the name of each VM must be typed before its root disk is thrown away."))]
+ReleaseYes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask whether to do what the plan shows.")]
 DestroyYes = Annotated[bool, typer.Option("-y", "--yes", help=(
     "Ask nothing. Else the name of each VM must be typed before it is removed with its disks."))]
+
+
+_SAID = {"start": "Done.", "release": "Done: read again, and nothing of vmwright's is left but what was said to stay."}
 
 
 def register(app: typer.Typer) -> None:
@@ -64,6 +68,7 @@ def register(app: typer.Typer) -> None:
     app.command()(apply)
     app.command()(rebuild)
     app.command()(destroy)
+    app.command()(release)
     app.command()(log)
 
 
@@ -192,7 +197,7 @@ def carry_out(file: str, planner: Callable[[Cloud, Facts], Plan], *, command: st
             made = planner(cloud, found)
             known = bool(shown) and all(shown.get(action.id) == action.effects for action in made.actions)
             if not known or made.refused:
-                _show(made, whole=command == "apply")
+                _show(made, whole=command == "apply", verbose=command == "release")
             refuse_if_refused(made)
             if made.empty:
                 _say_done(shown)
@@ -203,7 +208,7 @@ def carry_out(file: str, planner: Callable[[Cloud, Facts], Plan], *, command: st
                     raise UsageError("nothing was changed", todo="")
             _run(cloud, found, replace(made, actions=made.first), sessions, command, parallel)
             if not any(isinstance(action, Prepare) for action in made.actions):
-                _verify(cloud, sessions, made, command)
+                _verify(cloud, sessions, made, command, planner)
                 return
         _say_prepared(made, shown)
         shown = {action.id: action.effects for action in made.actions}
@@ -318,15 +323,16 @@ def _interruptible(out: Any) -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _verify(cloud: Cloud, sessions: Sessions, made: Plan, command: str) -> None:
+def _verify(cloud: Cloud, sessions: Sessions, made: Plan, command: str,
+            planner: Callable[[Cloud, Facts], Plan]) -> None:
     """An action is done when the facts say so. Commands on single VMs answer for what they did."""
     from vmwright.plan.actions import StartVm, VmAction, WaitReady
     from vmwright.plan.diff import make_plan
 
     if command in ("stop", "destroy"):
         return  # their handlers end when libvirt says so, and the file may well want the VM back
-    left = make_plan(cloud, read_facts(cloud, sessions))
-    if command != "apply":
+    left = (planner if command == "release" else make_plan)(cloud, read_facts(cloud, sessions))
+    if command not in ("apply", "release"):
         touched = {action.vm.name for action in made.actions if isinstance(action, VmAction)}
         # start answers for the start alone
         kinds = (StartVm, WaitReady) if command == "start" else (VmAction,)
@@ -334,7 +340,7 @@ def _verify(cloud: Cloud, sessions: Sessions, made: Plan, command: str) -> None:
                      if isinstance(a, VmAction) and isinstance(a, kinds) and a.vm.name in touched)
         left = replace(left, actions=kept, refused=())
     if left.empty and not left.refused and command != "apply":
-        said = "Done." if command == "start" else "Done: read again, and it is as the file says."
+        said = _SAID.get(command, "Done: read again, and it is as the file says.")
         console().print(said, style="green")
         return
     if left.empty and not left.refused:
@@ -359,6 +365,20 @@ def destroy(names: Names, file: File = DEFAULT_FILE, yes: DestroyYes = False, wa
     """Remove VMs with their disks, seeds, NVRAM and host keys."""
     carry_out(file, lambda cloud, found: destroy_plan(cloud, found, names), command="destroy", yes=yes,
               confirm=names if yes else [], wait=wait)
+
+
+def release(
+    host: Annotated[str, typer.Argument(metavar="HOST", help="A host of the file, by its name there.")],
+    file: File = DEFAULT_FILE, yes: ReleaseYes = False, wait: Wait = 0.0,
+) -> None:
+    """Take everything of vmwright's off a host again; VMs and data stay. `apply` would set it all again."""
+    from vmwright.plan.diff import make_release_plan
+
+    names = [spec.name for spec in load_cloud(file).hosts]
+    if host not in names:
+        raise UsageError(f"there is no host {host} in the file", todo=f"it has: {', '.join(names)}")
+    carry_out(file, lambda cloud, found: make_release_plan(cloud, found, host), command="release", yes=yes, confirm=[],
+              wait=wait)
 
 
 def destroy_plan(cloud: Cloud, found: Facts, names: list[str]) -> Plan:

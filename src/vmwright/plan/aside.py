@@ -6,7 +6,7 @@ it and uses them. Here vfio-pci gets it first, at each boot, by a script in the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from vmwright.boot import aside
 from vmwright.boot.aside import Entry
@@ -14,7 +14,7 @@ from vmwright.names import ASIDE_LIST, OUR_FILES
 from vmwright.plan.action import Change, Sign
 from vmwright.plan.actions import AS_ASKED, Kept
 from vmwright.plan.devices import NETWORK, NVME, STORAGE, Row, find, host_uses, short
-from vmwright.plan.host_actions import PrepareFiles, WriteFiles
+from vmwright.plan.host_actions import GiveBack, PrepareFiles, WriteFiles
 from vmwright.plan.own_files import is_anothers, leftover, mark, to_write
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import DeviceSpec
@@ -28,7 +28,7 @@ def plan_aside(view: View, draft: Draft) -> None:
     """The list of devices for the host's initramfs, and what reads it there; its removal when none is set aside."""
     tool = next((tool for tool in _TOOLS if tool in view.facts.platform.tools), None)
     if not view.host.devices:
-        _plan_none(view, tool, draft)
+        _plan_none(view, draft)
         return
     if view.facts.iommu is None:
         return
@@ -61,6 +61,8 @@ def _plan_list(view: View, tool: str, draft: Draft) -> None:
     if not files:
         draft.kept.append(Kept(view.host.name, _WHAT, AS_ASKED))
         return
+    gone = [entry for name, entry in there.items() if name not in {entry.name for entry in entries}]
+    plan_give_back(view, gone, "they are not set aside any more", draft)
     comes = not view.facts.iommu or not view.facts.iommu.on  # then the host is to boot anew in any case
     kind = PrepareFiles if comes and view.host.iommu else WriteFiles
     draft.actions.append(kind(
@@ -109,14 +111,41 @@ def _say(entry: Entry | None) -> str:
     return f"{', '.join(filter(None, (short(entry.address), entry.serial)))} by vfio-pci" if entry else ""
 
 
-def _plan_none(view: View, tool: str | None, draft: Draft) -> None:
+def unclaimed(view: View, gone: Iterable[Entry]) -> tuple[str, ...]:
+    """The addresses of devices that were set aside at this boot, are not to be any more, and that no VM has."""
+    at = {device.address: device for device in view.facts.devices}
+    had = {address for domain in view.facts.domains for config in (domain.persistent, domain.live) if config
+           for address in config.hostdevs}
+    return tuple(entry.address for entry in gone if entry.address not in had and entry.address in at
+                 and at[entry.address].driver == "vfio-pci" and at[entry.address].former)
+
+
+def plan_give_back(view: View, gone: Iterable[Entry], why: str, draft: Draft) -> None:
+    """Devices go back to the host's drivers at once, as soon as no VM has them."""
+    addresses = unclaimed(view, gone)
+    if addresses:
+        draft.actions.append(GiveBack(
+            host=view.host.name, addresses=addresses, why=why,
+            changes=tuple(Change("device", short(address), "to the host's driver") for address in addresses)))
+
+
+def _plan_none(view: View, draft: Draft) -> None:
     """No device is set aside any more: its driver has it again at the next boot."""
     if not leftover(view, ASIDE_LIST, draft):
         return
     there = aside.parse_list(view.facts.platform.file(ASIDE_LIST).text or "")
-    draft.actions.append(WriteFiles(
-        host=view.host.name, what=_WHAT, sign=Sign.REMOVE, why="the file sets no device aside any more",
+    why = "the file sets no device aside any more"
+    plan_give_back(view, there, why, draft)
+    draft.actions.append(taking_away(view, why))
+
+
+def taking_away(view: View, why: str) -> WriteFiles:
+    """All files go that set devices aside at boot."""
+    tool = next((tool for tool in _TOOLS if tool in view.facts.platform.tools), None)
+    there = aside.parse_list(view.facts.platform.file(ASIDE_LIST).text or "")
+    return WriteFiles(
+        host=view.host.name, what=_WHAT, sign=Sign.REMOVE, why=why,
         remove=tuple(path for path in _OWN if view.facts.platform.file(path).ours is not None),
         after=(aside.make_anew(tool),) if tool else (),
         changes=tuple(Change(f"device {entry.name}", _say(entry), "left to the host's driver", "at next boot")
-                      for entry in there)))
+                      for entry in there))

@@ -24,6 +24,7 @@ from vmwright.plan.nodes import check_nodes
 from vmwright.plan.order import order, with_needs
 from vmwright.plan.own_files import tell_drift
 from vmwright.plan.prepare import iommu_comes, plan_prepare
+from vmwright.plan.release import others_there, plan_release
 from vmwright.plan.remove import plan_destroy, plan_tidy, plan_unlisted
 from vmwright.plan.start_order import in_order
 from vmwright.plan.storage import plan_old_versions, plan_pools, plan_templates
@@ -92,6 +93,18 @@ def make_destroy_plan(cloud: Cloud, facts: Facts, names: Collection[str]) -> Pla
             draft.kept.append(Kept(cloud.hosts[0].name, f"vm {name}", "is not there"))
     for view in views:
         check_uses(view, draft)
+    return _finish(cloud, draft)
+
+
+def make_release_plan(cloud: Cloud, facts: Facts, host: str) -> Plan:
+    """The plan that takes everything of ours off a host, but for VMs and their data."""
+    draft = Draft()
+    for view in _views(cloud, facts, Request()):
+        if view.host.name == host:
+            plan_release(view, draft)
+            if others := others_there(view, cloud):
+                draft.warnings.append(f"host {host}: it has VMs of other clouds, too ({', '.join(others)}): what these "
+                                      "need of it is set again when they are applied")
     return _finish(cloud, draft)
 
 

@@ -84,6 +84,21 @@ class PrepareFiles(WriteFiles, Prepare):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GiveBack(Action):
+    """Let the host's own drivers have devices again that no VM has; `addresses` are theirs."""
+
+    addresses: tuple[str, ...]
+
+    @property
+    def object(self) -> str:
+        return "devices"
+
+    @property
+    def verb(self) -> str:
+        return "give back"
+
+
+@dataclass(frozen=True, kw_only=True)
 class MakeBridges(Prepare):
     """Make or change bridges of the host, all at once; it goes back when it is not reached within `timeout` seconds.
 

@@ -133,7 +133,8 @@ def help_of(command: str, option: str) -> str:
 def test_every_command_says_what_its_yes_answers() -> None:
     group: Any = typer.main.get_command(app)
     with_yes = {name for name, command in group.commands.items() if any("--yes" in p.opts for p in command.params)}
-    assert with_yes == {"apply", "rebuild", "destroy", "set"}
+    assert with_yes == {"apply", "rebuild", "destroy", "release", "set"}
+    assert help_of("release", "-y") == "Do not ask whether to do what the plan shows."
     assert help_of("apply", "-y") == (
         "Do not ask whether to apply the plan. What takes a VM's data is still refused without --confirm NAME, what "
         "cuts the network of a running VM, or of the host, without --allow-cut-off.")
