@@ -19,6 +19,7 @@ from tests.local.sshd import Sshd, make_key, sshd
 
 from vmwright.errors import Cancelled, HostError
 from vmwright.host.ssh import SshHost
+from vmwright.virt.connect import Connection
 
 
 @pytest.fixture
@@ -325,6 +326,21 @@ def test_a_user_with_sudo(server: Sshd, user: str, tmp_path: Path) -> None:
         until(lambda: not alive(int((tmp_path / "pid").read_text())))
     finally:
         made.close()
+
+
+def test_libvirt_is_reached_by_a_user_with_sudo(server: Sshd, user: str) -> None:
+    """Who is in no group of libvirt's, on a host without polkit: as root, and for as long as it is open."""
+    rule = Path(f"/etc/sudoers.d/{user}")
+    rule.write_text(f"{user} ALL=(ALL) NOPASSWD: ALL\n")
+    rule.chmod(0o440)
+    made = SshHost("far", server.url(user), config=str(server.config))
+    try:
+        with Connection(made.libvirt_uri(), "far") as virt:
+            assert virt.inventory().libvirt
+            relay = subprocess.run(["pgrep", "-f", "virt-ssh-helper qemu:///system"], capture_output=True, check=True)
+    finally:
+        made.close()
+    until(lambda: not any(alive(int(pid)) for pid in relay.stdout.split()))
 
 
 def test_a_user_without_sudo(server: Sshd, user: str) -> None:

@@ -21,7 +21,8 @@ KEYS = """\
 """
 ADMIN = "/etc/default/grub.d/55-admin.cfg"
 PAGES = "cat /sys/devices/system/node/node*/hugepages/hugepages-2048kB/nr_hugepages"
-ETC = "find /etc -type f ! -name .pwd.lock -exec sha256sum {} + | sort -k 2; find /etc -type l -printf '%p %l\\n' | sort"
+ETC = ("find /etc -type f ! -name .pwd.lock -exec sha256sum {} + | sort -k 2; "
+       "find /etc -type l -printf '%p %l\\n' | sort")
 
 
 @pytest.fixture(scope="module")

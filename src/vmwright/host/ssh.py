@@ -18,9 +18,10 @@ from vmwright.host.run import Completed, OnLine, attach, end, ending, lifeline, 
 
 _URL = re.compile(r"ssh://(?:(?P<user>[^@/:]+)@)?(?P<host>\[[0-9a-fA-F:.]+\]|[^:/@\[\]]+)(?::(?P<port>\d+))?/?")
 _LIBVIRT_SOCKET = "/run/libvirt/libvirt-sock"
+_RELAY = "virt-ssh-helper"
 _CHUNK = 1 << 20
 _CONNECT_SECONDS = 15
-_SESSIONS = 8  # sshd allows ten over one connection, if not told otherwise; two are the connection's own and the lock's
+_SESSIONS = 7  # sshd allows ten over one connection, if not told otherwise: its own, the lock's and libvirt's are three
 _OPTIONS = ("-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ControlPersist=no",
             "-o", f"ConnectTimeout={_CONNECT_SECONDS}", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4")
 
@@ -138,13 +139,27 @@ class SshHost:
                             todo="see that the host has room, then run the same again")
 
     def libvirt_uri(self) -> str:
-        """See Host.libvirt_uri: the daemon's socket, forwarded through the control connection."""
+        """See Host.libvirt_uri: the daemon's socket, forwarded through the control connection.
+
+        A user who is not root would be asked who it is at that socket, by polkit, or refused: for one libvirt's own
+        relay is run through sudo, as every other command is. It came with libvirt 6.8; before, the user must be in the
+        group libvirt.
+        """
         self._connect()
+        if self._sudo and not self.run(["sh", "-c", f"command -v {_RELAY}"], check=False).code:
+            return f"qemu+ext:///system?command={self._relay()}"
         local = str(self._path("libvirt"))
         if not Path(local).exists():
             run(self._control("forward", "-L", f"{local}:{_LIBVIRT_SOCKET}"), where=f" on {self.name}",
                 timeout=_CONNECT_SECONDS)
         return f"qemu+unix:///system?socket={local}"
+
+    def _relay(self) -> Path:
+        """A program of ours that speaks with the host's libvirt by its standard input and output (libvirt: ext)."""
+        path = self._path("relay")
+        path.write_text(f"#!/bin/sh\nexec {shlex.join(self._ssh(self._remote([_RELAY, 'qemu:///system'])))}\n")
+        path.chmod(0o700)
+        return path
 
     def hold(self, argv: Sequence[str]) -> subprocess.Popen[bytes]:
         """See Host.hold."""
