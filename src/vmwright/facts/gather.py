@@ -45,14 +45,16 @@ def gather(cloud: Cloud, sessions: Sessions, images: Collection[ImageFacts] = ()
     return Facts(tuple(hosts), tuple(images))
 
 
-def gather_host(cloud: Cloud, session: Session, *, disks: bool = False, devices: bool = False) -> HostFacts:
+def gather_host(cloud: Cloud, session: Session, *, disks: bool = False, devices: bool = False,
+                known: Inventory | None = None) -> HostFacts:
     """The facts of one host. libvirt is asked first: where it has no active pool, the shell looks at the files.
 
     Block devices are read when the cloud has an LVM pool there, or with `disks`. PCI devices are read when the cloud
     sets some aside there or a VM has one of us, or with `devices`; block devices with them, for they may be in use.
+    `known` is what libvirt has, where that has been asked already.
     """
     pools = [pool for pool in cloud.pools if pool.host == session.spec.name]
-    inventory = _inventory(session, {pool.name for pool in pools if not pool.lvm})
+    inventory = known or inventory_of(cloud, session)
     hidden = untold(pools, (_pool(raw) for raw in inventory.pools))
     devices = devices or session.spec.iommu or bool(session.spec.devices) or any(map(_has_ours, inventory.domains))
     wanted = storage.wanted(pools, disks=disks or devices)
@@ -71,8 +73,12 @@ def _has_ours(domain: RawDomain) -> bool:
     return METADATA_URI in domain.persistent and "<hostdev" in domain.persistent + (domain.live or "")
 
 
-def _inventory(session: Session, refresh: set[str]) -> Inventory:
-    """What libvirt has; nothing where it is not installed yet: the plan installs it."""
+def inventory_of(cloud: Cloud, session: Session) -> Inventory:
+    """What libvirt has; nothing where it is not installed yet: the plan installs it.
+
+    Raises HostError when it is there, and does not answer.
+    """
+    refresh = {pool.name for pool in cloud.pools if pool.host == session.spec.name and not pool.lvm}
     try:
         return session.virt.inventory(refresh=refresh)
     except HostError:
