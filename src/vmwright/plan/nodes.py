@@ -45,6 +45,33 @@ def _takes_place(action: Action) -> TypeGuard[VmAction]:
     return isinstance(action, CreateVm | StartVm | RestartVm)
 
 
+@dataclass(frozen=True)
+class Bound:
+    """What is to be on these nodes and nowhere else, and what there is room for, in bytes; `pages` as in a placement.
+    """
+
+    nodes: tuple[int, ...]
+    pages: int
+    size: int
+    room: int
+    vms: tuple[str, ...]
+
+
+def bound(view: View) -> tuple[Bound, ...]:
+    """What VMs bind to nodes when all run that should, for each set of nodes: the figures that are checked below."""
+    will = _will_run(view, Draft()) if view.facts.nodes else []
+    return tuple(_bound_inside([demand for demand in will if demand.pages == pages], nodes, view)
+                 for pages in sorted({demand.pages for demand in will})
+                 for nodes in _sets(demand for demand in will if demand.pages == pages))
+
+
+def _bound_inside(demands: list[_Demand], nodes: frozenset[int], view: View) -> Bound:
+    inside = [demand for demand in demands if demand.nodes <= nodes]
+    pages = inside[0].pages
+    return Bound(tuple(sorted(nodes)), pages, sum(demand.size for demand in inside),
+                 sum(_capacity(view, node, pages) for node in nodes), tuple(_summed(inside)))
+
+
 # ---- CPUs ----
 
 
