@@ -229,6 +229,7 @@ def _default(param: Any) -> str:
 _OTHER_CODES = (
     (0, "Done, or nothing to do."),
     (1, "`doctor` found something that will not work."),
+    (9, "`doctor` found something to look at, and nothing that will not work."),
     (2, "`plan --exit-code`: there is something to do."),
     (141, "The reader of the output (`head`, `less`) has closed it."),
 )
@@ -246,7 +247,8 @@ def exit_codes() -> str:
 
 _EXIT_WORDS = """\
 `console` and `ssh` end with the code of the program that they run. When several actions of a run fail, the code is that
-of the first. `status` and `facts` end with 0 whatever they find; `doctor` with 1 when something will not work.
+of the first. `status` and `facts` end with 0 whatever they find, `doctor` by the worst that
+it finds: 1, 9, or 0 where there is nothing but advice.
 """
 
 

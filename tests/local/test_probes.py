@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from vmwright.facts import kvm, probes
+from vmwright.facts import health, kvm, probes
 from vmwright.facts.model import Kvm, PathFacts, VolumeFacts
+from vmwright.session import Sessions
+from vmwright.spec.cloud import HostSpec
 
 QEMU = shutil.which("qemu-system-x86_64") or ""
 
@@ -144,3 +146,30 @@ def test_an_image_in_use_is_read_all_the_same(tmp_path: Path) -> None:
     finally:
         guest.kill()
         guest.communicate()
+
+
+def test_what_doctor_asks_of_this_machine() -> None:
+    """Both probes, whole, by the way that doctor goes: what /proc and /sys have is what is told."""
+    with Sessions((HostSpec("here", "local"),)) as sessions:
+        found, clock = health.read_health(sessions["here"]), health.read_clock(sessions["here"])
+    flags = Path("/proc/cpuinfo").read_text().split()
+    assert found.virtualisation == next((flag for flag in flags if flag in ("vmx", "svm")), "")
+    assert found.guest == ("hypervisor" in flags)
+    assert found.forwarding == (Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "1")
+    assert dict(found.filter) == {path.name: int(path.read_text())
+                                  for path in Path("/proc/sys/net/bridge").glob("bridge-nf-call-*")}
+    user = os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
+    assert found.login in (user, pwd.getpwuid(os.getuid()).pw_name) and found.groups
+    assert found.denials is not None
+    assert abs(clock.ahead) <= clock.within + 0.001, "it is the same clock"
+
+
+def test_vfio_is_where_the_kernel_says() -> None:
+    release = subprocess.run(["uname", "-r"], capture_output=True, text=True, check=True).stdout.strip()
+    listed = Path(f"/lib/modules/{release}/modules.dep")
+    with Sessions((HostSpec("here", "local"),)) as sessions:
+        found = health.read_health(sessions["here"]).vfio
+    if Path("/sys/bus/pci/drivers/vfio-pci").is_dir():
+        assert found == "loaded"
+    else:
+        assert found == ("module" if listed.exists() and "/vfio-pci.ko" in listed.read_text() else "")

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
-from tests.rack.kit import sh
+from tests.rack.kit import SOURCES, sh
 
 from vmwright.facts.gather import gather
 from vmwright.facts.model import DeviceFacts, HostFacts, Use, UseFacts
@@ -127,3 +133,31 @@ def test_a_vm_that_has_a_drive_is_seen(rack: Record) -> None:
     host = read(rack)
     assert UseFacts(Use.VM, "other") in drive(host, REFERENCE.nvme[1].serial).uses
     assert UseFacts(Use.DISK, "other", f"{BY_ID}{DRIVE}") in drive(host, DRIVE).uses
+
+
+def test_doctor_finds_what_a_rack_has(rack: Record, tmp_path: Path) -> None:
+    """By the command itself: the IOMMU on, vfio-pci there, a drive of the file, memory of both nodes, the clock."""
+    (tmp_path / "cloud.yaml").write_text(f"""\
+cloud: lab
+hosts:
+  rack:
+    connect: ssh://root@127.0.0.1:{rack.port}
+    ssh_config: {rack.folder / SSH_CONFIG}
+    iommu: true
+    devices: {{nvme-2: {{serial: {REFERENCE.nvme[1].serial}}}}}
+""")
+    environment = {**os.environ, "PYTHONPATH": str(SOURCES)}
+    done = subprocess.run([sys.executable, "-m", "vmwright.cli.main", "doctor", "--json"], cwd=tmp_path,
+                          env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
+    assert done.returncode in (0, 1, 9), done.stderr
+    found = json.loads(done.stdout)["checks"]
+    fine = {(check["area"], check["what"]) for check in found if check["verdict"] == "ok"}
+    assert {check["host"] for check in found} - {None} == {"rack"}
+    assert ("access", "commands run as root") in fine
+    assert [what for area, what in fine if area == "devices" and what.startswith("the IOMMU is in use (DMAR; ")], fine
+    assert [what for area, what in fine if area == "devices" and what.startswith("vfio-pci is there")], fine
+    assert [what for area, what in fine if area == "devices" and what.startswith("device nvme-2 (")], fine
+    for node in (0, 1):
+        assert [what for area, what in fine if area == "placement" and what.startswith(f"node {node}: ")], fine
+    assert [check["what"] for check in found if check["area"] == "clock" and "synchronised" in check["what"]], found
+    assert [check["what"] for check in found if check["area"] == "security"], found

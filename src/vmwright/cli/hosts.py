@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
-from vmwright.cli.common import DEFAULT_FILE, File, console, load_cloud
-from vmwright.errors import HostError
+from vmwright.cli.common import DEFAULT_FILE, File, Json, load_cloud, print_lines, with_images
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from vmwright.doctor import Check
-    from vmwright.session import Session
-    from vmwright.spec.cloud import Cloud
+# By the worst that was found; 2 is kept for `plan --exit-code`, 3 to 8 are those of errors.
+EXIT_FAIL, EXIT_WARN = 1, 9
 
 
 def register(app: typer.Typer) -> None:
@@ -23,35 +17,25 @@ def register(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-def doctor(file: File = DEFAULT_FILE) -> None:
-    """What will not work on the hosts, and what to do about it. Without a file: on this machine."""
-    from vmwright.doctor import Verdict
+def doctor(file: File = DEFAULT_FILE, json: Json = False) -> None:
+    """What will not work on the hosts, why it matters for the file, and what to do. Without a file: on this machine."""
+    from json import dumps
+
+    from vmwright.doctor.check import Verdict
+    from vmwright.doctor.examine import worst
+    from vmwright.doctor.visit import reports, visit
+    from vmwright.report.doctor import doctor_data, doctor_lines
     from vmwright.session import Sessions
     from vmwright.spec.cloud import Cloud, HostSpec
 
-    there = file != DEFAULT_FILE or Path(file).exists()
-    cloud = load_cloud(file) if there else Cloud("none", (HostSpec("local", "local"),), (), (), (), ())
-    out = console()
-    failed = False
+    wanted = file != DEFAULT_FILE or Path(file).exists()
+    cloud = with_images(load_cloud(file))[0] if wanted else Cloud("none", (HostSpec("local", "local"),), (), (), (), ())
     with Sessions(cloud.hosts) as sessions:
-        for session in sessions:
-            out.print(f"host {session.spec.name} ({session.host.address})", style="bold")
-            for check in _examine(session, cloud, there):
-                failed = failed or check.verdict is Verdict.FAIL
-                style = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}[check.verdict]
-                out.print(f"  {check.verdict:<4}  {check.what}", style=style, soft_wrap=True)
-                if check.todo:
-                    out.print(f"        do: {check.todo}", soft_wrap=True)
-    if failed:
-        raise typer.Exit(1)
-
-
-def _examine(session: Session, cloud: Cloud, there: bool) -> Iterable[Check]:
-    from vmwright.doctor import Check, Verdict, checks
-    from vmwright.facts.gather import gather_host
-
-    try:
-        facts = gather_host(cloud, session)
-    except HostError as error:
-        return [Check(Verdict.FAIL, error.what + (f" ({error.why})" if error.why else ""), error.todo)]
-    return checks(facts, cloud if there else None)
+        found = reports(cloud, visit(cloud, sessions), wanted=wanted)
+    if json:
+        typer.echo(dumps(doctor_data(found), indent=2))
+    else:
+        print_lines(doctor_lines(found))
+    code = {Verdict.FAIL: EXIT_FAIL, Verdict.WARN: EXIT_WARN}.get(worst(check for one in found for check in one.checks))
+    if code:
+        raise typer.Exit(code)

@@ -61,7 +61,7 @@ def main() -> None:
 def _code(end: SystemExit) -> int | str | None:
     """The exit code that the reference gives. Typer (and rich, for a closed pipe) say why they end by what they handle.
 
-    Their own codes are in use for something else: 2 by `plan --exit-code`, 1 by `doctor`.
+    Their own codes are in use for something else: 2 by `plan --exit-code`, 1 and 9 by `doctor`.
     """
     why = end.__context__
     if isinstance(why, _WRONG_LINE):

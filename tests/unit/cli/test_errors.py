@@ -207,7 +207,14 @@ def test_doctor_tells_of_a_host_that_cannot_be_reached(ran) -> None:  # type: ig
     said = ran("doctor")
     assert said.code == 1
     assert "FAIL  cannot connect to host far (root@127.0.0.1:9)" in said.out
-    assert "do: nothing answers at that port" in said.out
+    assert "do:  nothing answers at that port" in said.out
+    assert said.out.endswith("\n1 will not work.\n")
+    said = ran("doctor", "--json")
+    (check,) = json.loads(said.out)["checks"]
+    assert said.code == 1
+    assert (check["host"], check["verdict"], check["what"]) == (
+        "far", "fail", "cannot connect to host far (root@127.0.0.1:9)")
+    assert "Connection refused" in check["why"] and check["todo"]
 
 
 @pytest.mark.parametrize(("assignment", "code", "words"), [
