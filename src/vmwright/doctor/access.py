@@ -9,6 +9,7 @@ from vmwright.facts.model import Kvm
 
 _AREA = Area.ACCESS
 _GROUP = "libvirt"
+_REFUSED = ("ermission denied", "authentication", "polkit")  # in what libvirt says to who may not use its socket
 
 
 def access(case: Case) -> Iterator[Check]:
@@ -29,7 +30,8 @@ def _socket(case: Case) -> Iterator[Check]:
     if case.silent is None:
         return
     login, why = case.health.login, f"nothing can be done without it ({case.silent.why or 'it did not say why'})"
-    if login not in ("", "root") and _GROUP not in case.health.groups:
+    refused = any(word in case.silent.why for word in _REFUSED)
+    if refused and login not in ("", "root") and _GROUP not in case.health.groups:
         yield Check(Verdict.FAIL, _AREA, f"{case.silent.what}, and {login} is not in the group {_GROUP}", why,
                     f"as root: usermod -aG {_GROUP} {login}; it counts from the next login on")
     else:

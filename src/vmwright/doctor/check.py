@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from vmwright.errors import VmwrightError, Where
@@ -44,7 +44,10 @@ class Area(StrEnum):
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at: what was found, why it matters, and what to do. Only OK has neither reason nor remedy."""
+    """One thing looked at: what was found, why it matters, and what to do. Only OK has neither reason nor remedy.
+
+    `covers` are refusals of the plan that say the same in other words: they need not be told again.
+    """
 
     verdict: Verdict
     area: Area
@@ -52,6 +55,7 @@ class Check:
     why: str = ""
     todo: str = ""
     where: Where | None = None
+    covers: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,10 @@ class Case:
         draft = Draft(actions=list(self.actions))
         look(self.soon, draft)
         return draft
+
+    def refusals(self, look: Callable[[View, Draft], object], where: Where | None = None) -> tuple[str, ...]:
+        """What a part of the plan would refuse, in its words; with `where`, at that place of the file."""
+        return tuple(problem.what for problem in self.asked(look).refused if where is None or problem.where == where)
 
 
 def refused(area: Area, draft: Draft, why: str) -> Iterable[Check]:

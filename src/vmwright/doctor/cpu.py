@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from vmwright.doctor.check import Area, Case, Check, Verdict, names
 from vmwright.facts.model import Kvm
+from vmwright.plan.checks import check_host
+from vmwright.plan.needs import there
 
 _AREA = Area.CPU
 _SLOW = "guests run emulated, some ten times slower"
@@ -15,7 +18,7 @@ _CALLED = {"vmx": "VT-x", "svm": "AMD-V"}
 
 def cpu(case: Case) -> Iterator[Check]:
     """Can guests run at full speed?"""
-    yield _kvm(case)
+    yield replace(_kvm(case), covers=case.refusals(check_host))
     if case.view.facts.kvm is Kvm.WORKS:
         yield from _nested(case)
     yield from _governor(case)
@@ -26,6 +29,8 @@ def _kvm(case: Case) -> Check:
     if facts.kvm is Kvm.WORKS:
         by = f" ({_CALLED.get(said, said)})" if said else ""
         return Check(Verdict.OK, _AREA, f"a guest starts under KVM{by}")
+    if not there("qemu-system-x86_64", facts) and _MODULES.get(said) in case.health.modules:
+        return Check(Verdict.OK, _AREA, f"{_CALLED[said]} and {_MODULES[said]} are there, to be tried with QEMU")
     asked = case.view.host.accelerator
     if asked == "qemu":
         return Check(Verdict.OK, _AREA, "guests run emulated, as the file says (`accelerator: qemu`)")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from vmwright.doctor.check import Area, Case, Check, Verdict, names, refused
 from vmwright.facts.model import DeviceFacts
 from vmwright.plan.devices import Dealt, Row, deal, short
 from vmwright.plan.host_actions import SetKernelArguments
+from vmwright.plan.prepare import plan_iommu
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import DeviceSpec
 
@@ -20,11 +22,18 @@ def devices(case: Case) -> Iterator[Check]:
     host = case.view.host
     if not (host.iommu or host.devices or any(vm.devices for vm in case.view.vms)):
         return
-    yield _iommu(case)
+    yield replace(_iommu(case), covers=case.refusals(_of_iommu))
     yield _vfio(case)
     iommu = case.view.facts.iommu
     if iommu and iommu.on:
         yield from _each(case)
+
+
+def _of_iommu(view: View, draft: Draft) -> None:
+    """What a plan says of the IOMMU: for what is off, nothing else is said of devices."""
+    plan_iommu(view, draft)
+    if not (view.facts.iommu and view.facts.iommu.on):
+        deal(view, draft)
 
 
 def _why(case: Case) -> str:

@@ -29,7 +29,7 @@ def checks(case: Case) -> tuple[Check, ...]:
 
 def of_file(plan: Plan, told: Collection[Check]) -> Iterator[Check]:
     """What a plan would refuse, and no check of a host has told already."""
-    said = {check.what for check in told}
+    said = {what for check in told for what in (check.what, *check.covers)}
     for problem in plan.refused:
         if problem.what not in said:
             yield Check(Verdict.FAIL, Area.FILE, problem.what, "vmwright apply would refuse it", problem.todo,

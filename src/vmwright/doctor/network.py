@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv4Interface
 
 from vmwright.doctor.check import Area, Case, Check, Verdict
 from vmwright.facts.model import LinkFacts, NetworkFacts
+from vmwright.plan.networks import plan_networks
 from vmwright.spec.cloud import NetworkSpec
 
 _AREA = Area.NETWORK
@@ -37,7 +38,8 @@ def _bridge(case: Case, spec: NetworkSpec) -> Iterator[Check]:
         found = "is not there" if link is None else f"is a {link.kind} interface, not a bridge"
         there = ", ".join(one.name for one in view.facts.links if one.kind == "bridge") or "none"
         yield Check(Verdict.FAIL, _AREA, f"bridge {name} {found}", used,
-                    f"have it made by `bridges:` of the host, or name another one; bridges there: {there}", spec.where)
+                    f"have it made by `bridges:` of the host, or name another one; bridges there: {there}", spec.where,
+                    case.refusals(plan_networks, spec.where))
     else:
         yield from _there(case, spec, link)
     yield from _gateway(case, spec)

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vmwright.doctor.check import Area, Case, Check, Verdict, names
+from vmwright.plan.checks import check_host
 from vmwright.plan.groups import copies_holes
 from vmwright.plan.needs import VIRTUALISATION, besides, family, firmware_remedy, package, remedy, there, tools_of
-from vmwright.plan.prepare import lacking
+from vmwright.plan.prepare import lacking, plan_packages
 from vmwright.spec.cloud import BuildSource, Filesystem, Firmware, ImageSource
 from vmwright.virt.design import effective_cpu
 
@@ -61,7 +62,7 @@ def _absent(case: Case, tools: tuple[str, ...], why: str) -> Check:
     if kind is None:
         return Check(Verdict.FAIL if case.wanted else Verdict.WARN, _AREA, what,
                      f"{why}, and vmwright knows no way to install packages on {case.view.facts.os}",
-                     f"install them by hand; by Debian's names: {by_hand}")
+                     f"install them by hand; by Debian's names: {by_hand}", None, case.refusals(plan_packages))
     return Check(Verdict.WARN, _AREA, what, why, f"vmwright apply installs what its file needs; by hand: {by_hand}")
 
 
@@ -75,7 +76,7 @@ def _emulation(case: Case) -> Iterator[Check]:
         yield Check(Verdict.OK, _AREA, f"QEMU {facts.emulator}")
     elif facts.libvirt and there("qemu-system-x86_64", facts):
         yield Check(Verdict.FAIL, _AREA, "libvirt knows no QEMU for x86_64", "it could start no VM",
-                    "see what it says of it there: virsh domcapabilities")
+                    "see what it says of it there: virsh domcapabilities", None, case.refusals(check_host))
 
 
 def _firmware(case: Case) -> Iterator[Check]:
@@ -88,7 +89,7 @@ def _firmware(case: Case) -> Iterator[Check]:
     elif uefi or not case.wanted:
         yield Check(Verdict.FAIL if uefi else Verdict.WARN, _AREA, "libvirt finds no UEFI firmware",
                     f"{names(uefi)} boot{'s' * (len(uefi) == 1)} with it" if uefi else "VMs boot with it by default",
-                    f"{firmware_remedy(facts.platform)} (or say `firmware: bios`)")
+                    f"{firmware_remedy(facts.platform)} (or say `firmware: bios`)", None, case.refusals(check_host))
 
 
 # -- versions ---------------------------------------------------------------------------------------------------------

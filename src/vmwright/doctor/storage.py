@@ -8,6 +8,7 @@ from vmwright.doctor.check import Area, Case, Check, Verdict, refused
 from vmwright.facts.model import GroupFacts, PathFacts, PoolFacts, ThinFacts
 from vmwright.names import HOST_STATE
 from vmwright.plan.checks import check_space
+from vmwright.plan.storage import plan_pools
 from vmwright.spec.cloud import Pool
 from vmwright.units import GIB, format_size
 
@@ -71,23 +72,24 @@ def _group(case: Case, pool: Pool) -> Iterator[Check]:
         yield Check(Verdict.WARN, _AREA, f"{place} is not there", f"pool {pool.name} is to be in it",
                     f"vmwright apply makes it of {', '.join(pool.lvm.disks)}") if pool.lvm.disks else \
             Check(Verdict.FAIL, _AREA, f"{place} is not there", f"pool {pool.name} is to be in it",
-                  "name disks to make it of: disks: [/dev/...]; see them: vmwright facts --disks", pool.where)
+                  "name disks to make it of: disks: [/dev/...]; see them: vmwright facts --disks", pool.where,
+                  case.refusals(plan_pools, pool.where))
         return
-    yield from _members(group, pool, judged=thin is None and pool.lvm.thin is None)
+    yield from _members(case, group, pool, judged=thin is None and pool.lvm.thin is None)
     if thin:
-        yield from _thin(thin, pool.lvm.group)
+        yield from _thin(case, thin, pool)
     elif pool.lvm.thin:
         yield Check(Verdict.WARN, _AREA, f"{place} has no thin pool {pool.lvm.thin.name}",
                     f"the disks of pool {pool.name} are to be in it", "vmwright apply makes it")
 
 
-def _members(group: GroupFacts, pool: Pool, *, judged: bool) -> Iterator[Check]:
+def _members(case: Case, group: GroupFacts, pool: Pool, *, judged: bool) -> Iterator[Check]:
     free = f"{format_size(group.free)} of {format_size(group.size)} free"
     if group.missing:
         yield Check(Verdict.FAIL, _AREA, f"volume group {group.name}: {group.missing} of its {len(group.disks)} disks "
                     "are missing", f"volumes of pool {pool.name} that are on them cannot be read",
                     f"find them first: vgs -o +missing_pv_count; or give them up: vgreduce --removemissing "
-                    f"{group.name}")
+                    f"{group.name}", pool.where, case.refusals(plan_pools, pool.where))
     elif judged and group.free < _LOW:
         yield Check(Verdict.WARN, _AREA, f"volume group {group.name}: only {free}",
                     f"no larger disk can be made in pool {pool.name}", f"add a disk: vgextend {group.name} /dev/...")
@@ -95,7 +97,8 @@ def _members(group: GroupFacts, pool: Pool, *, judged: bool) -> Iterator[Check]:
         yield Check(Verdict.OK, _AREA, f"volume group {group.name}: {free}")
 
 
-def _thin(thin: ThinFacts, group: str) -> Iterator[Check]:
+def _thin(case: Case, thin: ThinFacts, pool: Pool) -> Iterator[Check]:
+    group = pool.lvm.group if pool.lvm else ""
     most = max(thin.data_percent, thin.metadata_percent)
     place = f"thin pool {group}/{thin.name}"
     used = (f"{place}: {thin.data_percent:.0f}% of {format_size(thin.size)} used, "
@@ -109,7 +112,8 @@ def _thin(thin: ThinFacts, group: str) -> Iterator[Check]:
                     "when it is full, all disks in it fail at once", f"{grow}; or remove VMs, and fstrim in guests")
     if not thin.zero:
         yield Check(Verdict.FAIL, _AREA, f"{place} does not zero new blocks",
-                    "guests could read what others have written there", f"lvchange --zero y {group}/{thin.name}")
+                    "guests could read what others have written there", f"lvchange --zero y {group}/{thin.name}",
+                    pool.where, case.refusals(plan_pools, pool.where))
     if not thin.monitored:
         yield Check(Verdict.WARN, _AREA, f"nothing watches how full {place} is",
                     "it would not be made larger by itself, nor be told before it is full",

@@ -34,8 +34,8 @@ _TABLES = {"DMAR": "VT-d", "IVRS": "AMD-Vi"}
 
 def plan_prepare(view: View, draft: Draft) -> None:
     """Actions that prepare the host, in their order; what cannot be prepared is refused."""
-    _plan_packages(view, draft)
-    _plan_iommu(view, draft)
+    plan_packages(view, draft)
+    plan_iommu(view, draft)
 
 
 # -- packages ---------------------------------------------------------------------------------------------------------
@@ -55,7 +55,7 @@ def _wanted(view: View) -> Iterator[str]:
             yield from tools_of(template.source)
 
 
-def _plan_packages(view: View, draft: Draft) -> None:
+def plan_packages(view: View, draft: Draft) -> None:
     tools, kind = lacking(view), family(view.facts.platform)
     if not tools:
         return
@@ -86,7 +86,7 @@ def iommu_comes(view: View) -> bool:
     return view.host.iommu and view.facts.iommu is not None and not view.facts.iommu.on
 
 
-def _plan_iommu(view: View, draft: Draft) -> None:
+def plan_iommu(view: View, draft: Draft) -> None:
     """The IOMMU on, where the file wants it: in firmware by hand, in the kernel by us, in use after a reboot."""
     iommu, host = view.facts.iommu, view.host
     if iommu is None or not iommu_comes(view):

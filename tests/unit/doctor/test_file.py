@@ -18,15 +18,19 @@ from vmwright.doctor.visit import Visit, reports
 from vmwright.facts.denials import Denial
 from vmwright.facts.model import (
     DeviceFacts,
+    Facts,
     GroupFacts,
     HostFacts,
     IommuFacts,
+    Kvm,
     LinkFacts,
     NetworkFacts,
+    PlatformFacts,
     PoolFacts,
     ThinFacts,
     WiringFacts,
 )
+from vmwright.plan.diff import make_plan
 from vmwright.spec.cloud import Cloud, HugePages
 from vmwright.units import GIB, MIB
 
@@ -432,3 +436,27 @@ def test_recorded_machines_are_judged() -> None:
     found = wrong(WEB, host)
     assert {what for verdict, what in verdicts(found) if verdict is FAIL} >= {
         "libvirt 6.0.0 is too old: 7.7 is needed", "QEMU 4.2.1 is too old: 5.1 is needed"}
+
+
+def broken_group() -> tuple[Cloud, HostFacts]:
+    wanted = in_group("lvm: data")
+    return wanted, replace(Machine().facts(wanted), groups=(replace(GROUP, missing=1),))
+
+
+@pytest.mark.parametrize(("wanted", "host"), [
+    (given(), server(IommuFacts(False))),
+    (given(""), server(IommuFacts(False, "DMAR"))),
+    (in_group("lvm: data"), Machine().facts(in_group("lvm: data"))),
+    broken_group(),
+    (BRIDGED, links(PORT)),
+    (WEB, applied(WEB, uefi=False)),
+    (WEB, applied(WEB, emulator=None)),
+    (WEB, replace(Machine().facts(WEB), libvirt=None, emulator=None, tools=("flock", "setsid", "setpriv"),
+                  platform=PlatformFacts("void"))),
+    (replace(WEB, hosts=(replace(WEB.hosts[0], accelerator="kvm"),)), applied(WEB, kvm=Kvm.BROKEN, kvm_reason="no")),
+])
+def test_what_a_check_says_is_not_told_again_of_the_file(wanted: Cloud, host: HostFacts) -> None:
+    """A plan refuses each of these, in other words."""
+    assert make_plan(wanted, Facts((host,))).refused
+    (report,) = reports(wanted, [Visit("here", "local", replace(host, kvm_device_mode="root:kvm 660"), WELL)])
+    assert FAIL in {check.verdict for check in report.checks}

@@ -176,6 +176,10 @@ def test_without_libvirt_what_apply_would_install(host: HostFacts, platform: Pla
     rest = next(check for check in found if check.what == "not installed: sgdisk")
     assert (rest.verdict, rest.why) == (WARN, "templates and pools are made with them")
     assert worst(found) is WARN, "apply does what is missing"
+    assert not [check for check in found if check.area is Area.CPU], "KVM cannot be tried without QEMU"
+    off = wrong(WEB, bare(host, platform), file=file, firmware=("kvm: disabled by bios",), modules=())
+    assert [check.what for check in off if check.area is Area.CPU] == [
+        "no KVM: the firmware has switched it off (kvm: disabled by bios)"]
 
 
 def test_a_distribution_that_nothing_can_be_installed_on(host: HostFacts) -> None:
@@ -235,23 +239,28 @@ def test_all_that_is_wrong_says_why_and_what_to_do() -> None:
 
 # -- hosts that cannot be asked ---------------------------------------------------------------------------------------
 
-GONE = HostError("libvirt on host here does not answer", why="Connection refused", todo="systemctl start libvirtd")
+def gone(why: str) -> HostError:
+    return HostError("libvirt on host here does not answer", why=why, todo="systemctl start libvirtd")
 
 
-@pytest.mark.parametrize(("login", "groups", "what", "todo"), [
-    ("root", ("root",), "libvirt on host here does not answer", "systemctl start libvirtd"),
-    ("joe", ("joe", "libvirt"), "libvirt on host here does not answer", "systemctl start libvirtd"),
-    ("joe", ("joe",), "libvirt on host here does not answer, and joe is not in the group libvirt",
+DENIED = "Failed to connect socket to '/run/libvirt/libvirt-sock': Permission denied"
+
+
+@pytest.mark.parametrize(("login", "groups", "why", "what", "todo"), [
+    ("root", ("root",), "refused", "libvirt on host here does not answer", "systemctl start libvirtd"),
+    ("joe", ("joe", "libvirt"), DENIED, "libvirt on host here does not answer", "systemctl start libvirtd"),
+    ("joe", ("joe",), "refused", "libvirt on host here does not answer", "systemctl start libvirtd"),
+    ("joe", ("joe",), DENIED, "libvirt on host here does not answer, and joe is not in the group libvirt",
      "as root: usermod -aG libvirt joe; it counts from the next login on"),
 ])
-def test_libvirt_that_does_not_answer(host: HostFacts, login: str, groups: tuple[str, ...], what: str,
+def test_libvirt_that_does_not_answer(host: HostFacts, login: str, groups: tuple[str, ...], why: str, what: str,
                                       todo: str) -> None:
     """All the rest is judged all the same, but for what a plan would do."""
     facts = replace(Machine().facts(WEB), libvirt=None, emulator=None, uefi=False, kvm_device_mode="root:kvm 660")
-    seen = Visit("here", "local", facts, replace(WELL, login=login, groups=groups), silent=GONE)
+    seen = Visit("here", "local", facts, replace(WELL, login=login, groups=groups), silent=gone(why))
     (report,) = reports(WEB, [seen])
     assert [check for check in report.checks if check.verdict is FAIL] == [
-        Check(FAIL, Area.ACCESS, what, "nothing can be done without it (Connection refused)", todo)]
+        Check(FAIL, Area.ACCESS, what, f"nothing can be done without it ({why})", todo)]
     assert any(check.area is Area.STORAGE for check in report.checks)
 
 
