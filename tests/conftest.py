@@ -16,6 +16,8 @@ import pytest
 
 PLACES = {name: Path(__file__).parent / name for name in ("local", "rack", "long")}  # of the tiers besides unit
 
+_FIRST = {"test_groups.py": 1, "test_demo.py": 2, "test_devices.py": 3}  # of the files of a tier, the longest
+
 # No deadlines: a test that fails because the machine is busy says nothing. CI draws the same examples at every run.
 hypothesis.settings.register_profile("here", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None)
@@ -30,6 +32,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Mark tests by their place, put the slow tiers last, and skip what was not asked for: the summary shows it."""
     order = ("unit", *PLACES)
     items.sort(key=lambda item: order.index(_tier(item)))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        _share_out(items)
     asked = config.getoption("--tier")
     for item in items:
         kind = _tier(item)
@@ -38,6 +42,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         everything = asked == "all" and kind != "long"
         if asked != kind and not everything and not (kind != "unit" and _named(config, PLACES[kind])):
             item.add_marker(pytest.mark.skip(reason=f"{kind} tier: ask with --tier {kind}"))
+
+
+def _share_out(items: list[pytest.Item]) -> None:
+    """For workers side by side (--dist loadgroup): what takes long first; one of them has this machine's libvirt.
+
+    An emulated server takes one CPU for itself, most of the time.
+    """
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("local" if _tier(item) == "local" else item.path.name))
+    long = {"local": 1, "rack": 2}
+    items.sort(key=lambda item: (long.get(_tier(item), 3), _FIRST.get(item.path.name, 9)))
 
 
 def _tier(item: pytest.Item) -> str:

@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from vmwright.rack import boot, private, process, record
 from vmwright.rack.record import Record
 
+_PORTS, _RACKS = 23000, 20  # the first port of the first worker, and how many each has
 SOURCES = Path(__file__).resolve().parents[2] / "src"
 
 
@@ -20,7 +22,12 @@ def say(text: str, _share: float | None) -> None:
 
 
 def up(name: str, wish: process.Wish | None = None) -> Record:
-    """Bring a rack up."""
+    """Bring a rack up. Where tests run side by side, each worker's racks have ports of their own."""
+    wish, worker = wish or process.Wish(), os.environ.get("PYTEST_XDIST_WORKER")
+    if worker and record.read(name) is None:
+        first = _PORTS + _RACKS * int(worker.removeprefix("gw"))
+        taken = {rack.port for rack in record.everyone()}
+        wish = replace(wish, port=next(port for port in range(first, first + _RACKS) if port not in taken))
     return process.up(name, wish, tell=say)
 
 
