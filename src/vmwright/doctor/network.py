@@ -62,8 +62,10 @@ def _gateway(case: Case, spec: NetworkSpec) -> Iterator[Check]:
     if spec.gateway is None or spec.gateway not in _own(case):
         return
     if case.health.forwarding is False:
+        masked = case.view.host.services.masquerade
+        todo = "vmwright apply sees to it: `masquerade:`" if masked and spec.subnet in masked.networks else _FORWARD
         yield Check(Verdict.WARN, _AREA, f"the host does not forward, and is the gateway of network {spec.name} "
-                    f"({spec.gateway})", "guests reach nothing beyond it, but by a proxy", _FORWARD, spec.where)
+                    f"({spec.gateway})", "guests reach nothing beyond it, but by a proxy", todo, spec.where)
     elif case.health.forwarding:
         yield Check(Verdict.OK, _AREA, f"the host forwards, as the gateway of network {spec.name} has to")
 

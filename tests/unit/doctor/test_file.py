@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ from vmwright.facts.model import (
     WiringFacts,
 )
 from vmwright.plan.diff import make_plan
-from vmwright.spec.cloud import Cloud, HugePages
+from vmwright.spec.cloud import Cloud, HugePages, MasqueradeSpec, ServicesSpec
 from vmwright.units import GIB, MIB
 
 ONE = "template: base, memory: 1G, address: 10.0.0.10"
@@ -308,6 +309,10 @@ def test_a_bridge_and_the_gateway_that_the_host_is() -> None:
         "the host's firewall does not filter what goes over bridges"]
     assert verdicts(wrong(BRIDGED, links(BRIDGE, PORT), forwarding=False)) == [
         (WARN, "the host does not forward, and is the gateway of network lan (10.9.0.1)")]
+    masked = ServicesSpec(masquerade=MasqueradeSpec("eno2", (IPv4Network("10.9.0.0/24"),)))
+    (check,) = wrong(replace(BRIDGED, hosts=(replace(BRIDGED.hosts[0], services=masked),)), links(BRIDGE, PORT),
+                     forwarding=False)
+    assert check.todo == "vmwright apply sees to it: `masquerade:`"
     elsewhere = replace(BRIDGE, addresses=("10.9.0.2/24",))
     assert not wrong(BRIDGED, links(elsewhere, PORT), forwarding=False)
 
