@@ -31,8 +31,23 @@ DRACUT_FILES = tuple(f"{DRACUT_MODULE}/{name}" for name in ("module-setup.sh", "
 
 HUGE_PAGES = "/etc/tmpfiles.d/60-vmwright-hugepages.conf"
 
+# A host's own services for guests.
+DNS_SERVICE = "vmwright-dns.service"
+DNS_CONFIG, DNS_NAMES = "/etc/vmwright/dns.conf", "/etc/vmwright/dns.hosts"
+DNS_UNIT = f"/etc/systemd/system/{DNS_SERVICE}"
+NTP_CONFIG, NTP_CONFIG_FEDORA = "/etc/chrony/conf.d/60-vmwright.conf", "/etc/chrony.d/60-vmwright.conf"
+SQUID_CONFIG = "/etc/squid/conf.d/60-vmwright.conf"
+CACHER_CONFIG = "/etc/apt-cacher-ng/zz_vmwright.conf"  # the last of them counts
+CACHER_DROP_IN = "/etc/systemd/system/apt-cacher-ng.service.d/60-vmwright.conf"
+NAT_SERVICE, NAT_TABLE = "vmwright-masquerade.service", "vmwright"
+NAT_RULES = "/etc/vmwright/masquerade.nft"
+NAT_UNIT = f"/etc/systemd/system/{NAT_SERVICE}"
+FORWARDING = "/etc/sysctl.d/60-vmwright-forwarding.conf"
+SERVICE_FILES = (DNS_CONFIG, DNS_NAMES, DNS_UNIT, NTP_CONFIG, NTP_CONFIG_FEDORA, SQUID_CONFIG, CACHER_CONFIG,
+                 CACHER_DROP_IN, NAT_RULES, NAT_UNIT, FORWARDING)
+
 OUR_FILES = (GRUB_DROP_IN, KERNEL_NOTE, FILTER_SETTINGS, FILTER_RULE, ASIDE_LIST, INITRAMFS_HOOK, INITRAMFS_SCRIPT,
-             *DRACUT_FILES, HUGE_PAGES)  # that we may write outside of our own directories
+             *DRACUT_FILES, HUGE_PAGES, *SERVICE_FILES)  # that we may write outside of our own directories
 
 _DM_NAME = 127  # DM_NAME_LEN of linux/dm-ioctl.h is 128, with the NUL at its end
 

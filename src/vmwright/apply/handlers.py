@@ -16,6 +16,7 @@ from vmwright.apply.grow import grow_disk
 from vmwright.apply.power import restart_vm, start_vm, stop_vm, wait_vm
 from vmwright.apply.prepare import install_packages, reboot, set_kernel_arguments
 from vmwright.apply.remove import destroy_vm, remove_template, tidy
+from vmwright.apply.services import set_service
 from vmwright.apply.storage import create_group, create_network, create_pool, make_template
 from vmwright.plan import action, actions, host_actions
 
@@ -26,6 +27,7 @@ HANDLERS: dict[type[action.Action], Callable[[Any, Context], None]] = {
     host_actions.WriteFiles: write_files,
     host_actions.PrepareFiles: write_files,
     host_actions.GiveBack: give_devices_back,
+    host_actions.SetService: set_service,
     host_actions.MakeBridges: make_bridges,
     host_actions.TakeBridgesBack: take_bridges_back,
     actions.CreatePool: create_pool,

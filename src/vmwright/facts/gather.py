@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from vmwright.errors import HostError
-from vmwright.facts import boot, cpu, domains, kvm, network, pci, platform, probes, storage
+from vmwright.facts import boot, cpu, domains, kvm, network, pci, platform, probes, services, storage
 from vmwright.facts import devices as device_uses
 from vmwright.facts.model import (
     BlockFacts,
@@ -60,7 +60,8 @@ def gather_host(cloud: Cloud, session: Session, *, disks: bool = False, devices:
     wanted = storage.wanted(pools, disks=disks or devices)
     asked = probes.commands(cloud.name, {pool.path for pool in pools if not pool.lvm}, hidden)
     ordered = any(vm.host == session.spec.name and vm.start_order.said for vm in cloud.vms)
-    more = {**boot.commands(cloud.name, ordered), **network.commands(session.spec.bridges)}
+    more = {**boot.commands(cloud.name, ordered), **network.commands(session.spec.bridges),
+            **services.commands(session.spec.services)}
     script = probes.script({**asked, **more, **storage.commands(wanted), **pci.commands(devices)})
     done = session.host.run(["sh", "-s"], input=script.encode(), timeout=_PROBE_SECONDS)
     outputs = probes.split(done.text)
@@ -147,6 +148,7 @@ def assemble(name: str, outputs: Mapping[str, probes.Output], inventory: Invento
         platform=read("platform", lambda text: platform.parse(text, outputs["own-files"].text, outputs["os"].text)),
         wiring=read("wiring", lambda _: network.parse({probe: out.text for probe, out in outputs.items()}))
         if "wiring" in outputs else None,
+        services=read("services", services.parse) if "services" in outputs else None,
     )
     if not devices:
         return host

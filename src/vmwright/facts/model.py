@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from vmwright.facts.service_model import ServicesFacts
+
 FORMAT = 1
 
 
@@ -532,6 +534,7 @@ class HostFacts:
     boot: BootFacts = BootFacts()
     platform: PlatformFacts = PlatformFacts()
     wiring: WiringFacts | None = None  # None: not read, for the file asks for no bridges
+    services: ServicesFacts | None = None  # None: not read, for the file asks for none
     machine: str = "q35"
     cpu_vendor: str = ""  # of the CPU that guests under KVM have: AMD or Intel; empty where there are none
     kvm_device_mode: str | None = None  # "root:kvm 660"; libvirt probes anew at every define where it is not usable

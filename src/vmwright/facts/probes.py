@@ -21,6 +21,7 @@ TOOLS = (
     "tar", "losetup", "mount", "umount", "apt-config", "apt-get", "xfs_admin", "tune2fs", "blkid", "prlimit", "timeout",
     "virt-host-validate", "systemctl", "qemu-system-x86_64", "qemu-kvm", "libvirtd", "virtqemud", "virsh",
     "lvm", "lsblk", "wipefs", "blkdiscard", "dmeventd", "thin_check",
+    "dnsmasq", "chronyd", "squid", "apt-cacher-ng", "nft",
 )
 _BEGIN, _END = "--vmwright-begin--", "--vmwright-end--"
 

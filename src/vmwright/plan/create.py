@@ -30,13 +30,14 @@ class Made:
     templates: dict[tuple[str, str], str]
     pools: dict[str, str]
     devices: Dealt = field(default_factory=dict)
+    services: tuple[str, ...] = ()  # of the host: guests need them from their first boot on
 
     def needs(self, vm: VmSpec, template: TemplateSpec | None) -> tuple[str, ...]:
         """Ids of the actions that must have succeeded before this VM is made."""
         found = [self.links[nic.network].action for nic in vm.nics if nic.network in self.links]
         found += [self.pools.get(pool) for pool in (vm.pool, *(disk.pool for disk in vm.data_disks))]
         found += [self.templates.get((template.name, template.pool))] if template else []
-        return tuple(dict.fromkeys(i for i in found if i))
+        return tuple(dict.fromkeys([*self.services, *(i for i in found if i)]))
 
     def reaches(self, vm: VmSpec) -> bool:
         """Whether all its networks are there or will be; if not, that was refused where the network was planned."""

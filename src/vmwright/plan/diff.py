@@ -26,6 +26,7 @@ from vmwright.plan.own_files import tell_drift
 from vmwright.plan.prepare import iommu_comes, plan_prepare
 from vmwright.plan.release import others_there, plan_release
 from vmwright.plan.remove import plan_destroy, plan_tidy, plan_unlisted
+from vmwright.plan.services import plan_services
 from vmwright.plan.start_order import in_order
 from vmwright.plan.storage import plan_old_versions, plan_pools, plan_templates
 from vmwright.plan.uses import check_uses
@@ -151,12 +152,13 @@ def _plan_wanted(view: View, draft: Draft) -> Dealt:
     plan_aside(view, draft)
     plan_prepare(view, draft)
     plan_bridges(view, draft)
+    services = plan_services(view, draft)
     check_host(view, draft)
     dealt = deal(view, draft)
     pools = plan_pools(view, draft)
     links = plan_networks(view, draft)
     templates = plan_templates(view, draft, pools)
-    made = Made(links, templates, pools, dealt)
+    made = Made(links, templates, pools, dealt, services)
     for vm in view.vms:
         if vm.devices and iommu_comes(view):
             draft.kept.append(Kept(view.host.name, f"vm {vm.name}", "waits until the IOMMU is on, for its devices"))

@@ -83,6 +83,43 @@ class PrepareFiles(WriteFiles, Prepare):
     """The same, before the facts are read anew: the rest of the plan stands on it."""
 
 
+@dataclass(frozen=True)
+class Answer:
+    """Something to be seen of a service when it runs. `kind` is dns, dhcp, ntp, http or nat.
+
+    dns: at `address`, `name` resolves to `expected` (or, without a name, anything is answered). dhcp: something listens
+    on `name`, a bridge. ntp, http: an answer at `address` and `port`. nat: our table is there, and the kernel forwards.
+    """
+
+    kind: str
+    address: str = ""
+    port: int = 0
+    name: str = ""
+    expected: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetService(WriteFiles):
+    """Make a service of the host's own be as asked: files, units, and a look at whether it answers.
+
+    `unit` is enabled and started anew, once `tests` have found nothing wrong with the files; empty: the service goes.
+    `stop` are units that are stopped and disabled before files are taken away, `again` others that are started anew
+    when they are gone.
+    """
+
+    unit: str = ""
+    stop: tuple[str, ...] = ()
+    again: tuple[str, ...] = ()
+    tests: tuple[tuple[str, ...], ...] = ()
+    answers: tuple[Answer, ...] = ()
+
+    @property
+    def verb(self) -> str:
+        if not self.unit:
+            return "take away"
+        return "set" if self.files or self.remove else "start"
+
+
 @dataclass(frozen=True, kw_only=True)
 class GiveBack(Action):
     """Let the host's own drivers have devices again that no VM has; `addresses` are theirs."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 
 from vmwright.facts.model import HostFacts, PlatformFacts
-from vmwright.spec.cloud import BuildSource, Filesystem, ImageSource, LvmSpec
+from vmwright.spec.cloud import BuildSource, Filesystem, ImageSource, LvmSpec, ServicesSpec
 
 
 class Family(StrEnum):
@@ -23,10 +23,13 @@ _PACKAGES = {
     "thin_check": "thin-provisioning-tools", "mmdebstrap": "mmdebstrap", "apt-get": "apt", "sgdisk": "gdisk",
     "mcopy": "mtools", "mkfs.vfat": "dosfstools", "mke2fs": "e2fsprogs", "mkfs.xfs": "xfsprogs",
     "mkfs.btrfs": "btrfs-progs", "curl": "curl", "xz": "xz-utils", "gzip": "gzip", "zstd": "zstd",
+    "dnsmasq": "dnsmasq-base", "chronyd": "chrony", "squid": "squid", "apt-cacher-ng": "apt-cacher-ng",
+    "nft": "nftables",
 }  # fmt: skip
 _FEDORA = {
     "qemu-system-x86_64": "qemu-kvm", "libvirtd": "libvirt-daemon-kvm", "virsh": "libvirt-client",
     "qemu-img": "qemu-img", "thin_check": "device-mapper-persistent-data", "xz": "xz",
+    "dnsmasq": "dnsmasq",
 }  # fmt: skip
 # What belongs to libvirt and QEMU without being a program of theirs: firmware, DHCP for NAT networks, logs of consoles.
 _BESIDES = {
@@ -105,3 +108,15 @@ def tools_of_group(lvm: LvmSpec) -> Iterator[str]:
     yield from ("lvm", "wipefs", "blkdiscard")
     if lvm.thin:
         yield "thin_check"
+
+
+def tools_of_services(services: ServicesSpec) -> Iterator[str]:
+    """Programs that a host's own services for guests take."""
+    if services.dns:
+        yield "dnsmasq"
+    if services.ntp:
+        yield "chronyd"
+    if services.proxy:
+        yield services.proxy.kind
+    if services.masquerade:
+        yield "nft"

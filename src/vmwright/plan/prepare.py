@@ -23,6 +23,7 @@ from vmwright.plan.needs import (
     there,
     tools_of,
     tools_of_group,
+    tools_of_services,
 )
 from vmwright.plan.own_files import to_write
 from vmwright.plan.storage import is_there
@@ -53,6 +54,8 @@ def _wanted(view: View) -> Iterator[str]:
     for template in view.templates.values():
         if not is_there(view, template):
             yield from tools_of(template.source)
+    if view.request.only is None:
+        yield from tools_of_services(view.host.services)
 
 
 def plan_packages(view: View, draft: Draft) -> None:

@@ -29,8 +29,6 @@ def resolve_services(spec: Spec, hosts: Mapping[str, HostView], networks: Networ
 
 def _services(name: str, host: HostIn, networks: Networks, findings: Findings) -> ServicesSpec:
     given, path = host.services, ("hosts", name, "services")
-    for key in sorted(key for key in given.model_fields_set if getattr(given, key)):
-        findings.later((*path, key))
     return ServicesSpec(
         _dns((*path, "dns"), given.dns, host, networks, findings) if given.dns else None,
         _ntp((*path, "ntp"), given.ntp, networks, findings) if given.ntp else None,
