@@ -28,11 +28,6 @@ def grubby(arguments: Sequence[str]) -> list[str]:
     return ["grubby", "--update-kernel=ALL", f"--args={' '.join(arguments)}"]
 
 
-def grubby_remove(arguments: Sequence[str]) -> list[str]:
-    """Take arguments from all kernels again."""
-    return ["grubby", "--update-kernel=ALL", f"--remove-args={' '.join(arguments)}"]
-
-
 def reboot() -> list[str]:
     """Reboot in a moment, so that the answer to this still arrives."""
     return ["systemd-run", "--quiet", "--collect", "--on-active=1", "systemctl", "reboot"]

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from vmwright.boot import aside, files
-from vmwright.host import kernel
 from vmwright.names import ASIDE_LIST, FILTER_RULE, FILTER_SETTINGS, GRUB_DROP_IN, HOST_STATE, HUGE_PAGES, KERNEL_NOTE
 from vmwright.plan.action import Change, Sign
 from vmwright.plan.actions import Kept, UpdateVm
@@ -22,7 +21,7 @@ _WHY = "the host is released"
 _PLAIN: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]], ...] = (
     ("bridge filter", (FILTER_SETTINGS, FILTER_RULE), (("udevadm", "control", "--reload"),)),
     ("huge pages", (HUGE_PAGES,), ()),
-    ("kernel arguments", (GRUB_DROP_IN,), (tuple(kernel.update_grub()),)),
+    ("kernel arguments", (GRUB_DROP_IN,), (("update-grub",),)),
 )
 
 
@@ -59,7 +58,7 @@ def _plan_grubby(view: View, draft: Draft) -> None:
     if arguments:
         draft.actions.append(WriteFiles(
             host=view.host.name, what="kernel arguments", remove=(KERNEL_NOTE,), sign=Sign.REMOVE, why=_WHY,
-            after=(tuple(kernel.grubby_remove(arguments)),),
+            after=(("grubby", "--update-kernel=ALL", f"--remove-args={' '.join(arguments)}"),),
             changes=(Change("arguments", " ".join(arguments), "removed, from the next boot on"),)))
 
 
