@@ -182,7 +182,7 @@ def up(folder: Path) -> None:
     with steps.step("the micro guest's image"):
         make_image(folder)
     with steps.step("apply"):
-        vmwright(folder, "apply", "-y")
+        vmwright(folder, "apply", "-y", "--parallel", "1")  # guests that boot at once keep each other from booting
     with steps.step("status"):
         vmwright(folder, "status")
     with steps.step("from inside the guests, and from outside"):

@@ -27,7 +27,7 @@ _OWN = (ASIDE_LIST, *(path for path in OUR_FILES if "initramfs-tools" in path or
 def plan_aside(view: View, draft: Draft) -> None:
     """The list of devices for the host's initramfs, and what reads it there; its removal when none is set aside."""
     tool = next((tool for tool in _TOOLS if tool in view.facts.platform.tools), None)
-    if not view.host.devices:
+    if not view.host.devices or not view.host.devices_at_boot:
         _plan_none(view, draft)
         return
     if view.facts.iommu is None:
@@ -134,7 +134,7 @@ def _plan_none(view: View, draft: Draft) -> None:
     if not leftover(view, ASIDE_LIST, draft):
         return
     there = aside.parse_list(view.facts.platform.file(ASIDE_LIST).text or "")
-    why = "the file sets no device aside any more"
+    why = "the file sets no device aside any more" if not view.host.devices else "the file says devices_at_boot: false"
     plan_give_back(view, there, why, draft)
     draft.actions.append(taking_away(view, why))
 

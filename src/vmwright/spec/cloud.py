@@ -243,6 +243,7 @@ class HostSpec:
     bridges: tuple[BridgeSpec, ...] = ()
     filter_bridged: bool = False  # the host's firewall may filter what goes over bridges
     hugepages: tuple[HugePages, ...] = ()
+    devices_at_boot: bool = True
     where: Where | None = field(default=None, compare=False)
     iommu: bool = False
     services: ServicesSpec = ServicesSpec()

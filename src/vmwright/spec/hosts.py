@@ -100,7 +100,8 @@ def _host(name: str, host: HostIn, findings: Findings) -> HostView:
                     for key, device in host.devices.items())
     keys = {key: findings.where((*path, key), key=True) for key in host.model_fields_set}
     spec = HostSpec(name, host.connect, host.accelerator, config, devices, bridges, host.filter_bridged,
-                    _hugepages((*path, "hugepages"), host, findings), findings.where(path, key=True), host.iommu,
+                    _hugepages((*path, "hugepages"), host, findings), host.devices_at_boot,
+                    findings.where(path, key=True), host.iommu,
                     keys=keys)
     return HostView(spec, pools, names, tuple(host.devices), _addresses(name, host, findings))
 

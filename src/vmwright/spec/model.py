@@ -196,6 +196,11 @@ class HostIn(Base):
     devices: dict[str, DeviceIn] = Field(
         default={}, description="PCI devices set aside for guests, by a name that VMs use. Default: none."
     )
+    devices_at_boot: v.Bool = Field(
+        default=True,
+        description="Whether these devices are kept from the host's own drivers from boot on, by its initramfs; false: "
+        "from when their VMs start. Default: true.",
+    )
     bridges: dict[str, BridgeIn] = Field(
         default={},
         description="Bridge devices by name, for VMs to be plugged into. Default: none is made or changed.",

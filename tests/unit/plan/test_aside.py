@@ -139,6 +139,13 @@ def test_it_goes_when_the_file_sets_nothing_aside() -> None:
     assert action.after == (("update-initramfs", "-u", "-k", "all"),)
 
 
+def test_the_file_can_leave_it_to_the_start_of_the_vms() -> None:
+    off = "devices_at_boot: false"
+    assert nothing(plan(ONE, server(), more=off))
+    done = after(writing(plan(ONE, server())))
+    assert writing(plan(ONE, server(), done, more=off)).remove == (ASIDE_LIST, INITRAMFS_HOOK, INITRAMFS_SCRIPT)
+
+
 def test_what_was_not_set_aside_is_told() -> None:
     host = replace(server(), not_aside=(("nvme-1", f"no drive has the serial {FIRST}"), ("others", "x")))
     done = after(writing(plan(ONE, server())))
