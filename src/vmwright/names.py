@@ -185,6 +185,11 @@ def manifest_path(cloud: str, template: str, version: str) -> str:
     return f"{HOST_STATE}/{cloud}/templates/{template}-{version}.json"
 
 
+def service_mark(name: str) -> str:
+    """What is there while a service of the host's own is being set up: one that was cut off is set up anew."""
+    return f"{HOST_RUN}/service-{name}"
+
+
 def lock_path() -> str:
     """The lock of a host: one apply at a time."""
     return f"{HOST_RUN}/lock"

@@ -10,7 +10,7 @@ from vmwright.apply.files import put, take_away
 from vmwright.errors import ApplyError, HostError
 from vmwright.guest.wait import pauses
 from vmwright.host import services
-from vmwright.names import NAT_TABLE
+from vmwright.names import NAT_TABLE, service_mark
 from vmwright.plan.host_actions import Answer, SetService
 
 _SHORT = 60.0  # seconds for a command
@@ -22,7 +22,10 @@ _OURS = ("/etc/vmwright", "/etc/systemd/system/")  # beneath which directories m
 def set_service(action: SetService, context: Context) -> None:
     """Files, units, and the look at whether it answers. With anything wrong all is as before."""
     context.check()
+    mark = service_mark(action.what)
+    context.host.write(mark, b"")
     with context.undoing() as undo:
+        undo.push("note that nothing is half done", lambda: context.host.remove(mark))
         undo.push("have units be as before", lambda: _as_before(action, context))
         if action.stop:
             context.host.run(services.stop(action.stop), timeout=_START)
@@ -41,6 +44,7 @@ def set_service(action: SetService, context: Context) -> None:
         if action.unit:
             _start(action.unit, action, context)
         _await_answers(action, context)
+    context.host.remove(mark)
     _tidy(action, context)
 
 

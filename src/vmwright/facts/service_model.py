@@ -34,3 +34,4 @@ class ServicesFacts:
     forwarding: bool = False
     table: bool = False  # our table of nftables is there
     drops: tuple[tuple[str, str], ...] = ()
+    unfinished: tuple[str, ...] = ()  # services that a run was setting up, and did not live to see answer

@@ -11,19 +11,20 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from vmwright.facts.service_model import ServicesFacts, SocketFacts
-from vmwright.names import DNS_SERVICE, NAT_SERVICE, NAT_TABLE
+from vmwright.names import DNS_SERVICE, NAT_SERVICE, NAT_TABLE, service_mark
 from vmwright.spec.cloud import ServicesSpec
 
 UNITS = (DNS_SERVICE, NAT_SERVICE, "chrony.service", "chronyd.service", "squid.service", "apt-cacher-ng.service",
          "firewalld.service")
 _PORTS = (53, 67, 123)
 
-# $1 our table of nftables, $2 a filter for ss, then units. A socket's program is told with its unit: of two that are
-# called dnsmasq, one may be libvirt's, and one ours. What ss tells of a socket has no tabs in it.
+# $1 our table of nftables, $2 a filter for ss, $3 how marks of what is unfinished begin, then units. A socket's program
+# is told with its unit: of two that are called dnsmasq, one may be libvirt's, and one ours. What ss tells of a socket
+# has no tabs in it.
 _SERVICES = r"""
 exec </dev/null
-table=$1 filter=$2
-shift 2
+table=$1 filter=$2 marks=$3
+shift 3
 for unit in "$@"; do
   printf 'unit\t%s\t%s\t%s\n' "$unit" "$(systemctl is-active "$unit")" "$(systemctl is-enabled "$unit")"
 done
@@ -39,6 +40,9 @@ done
 file=/etc/squid/squid.conf
 [ ! -r "$file" ] || sed -n 's/^[[:space:]]*\(http_port\|include\)[[:space:]]/reads\tsquid\t\1 /p' "$file"
 [ ! -r "$file" ] || printf 'main\tsquid\t%s\n' "$file"
+for mark in "$marks"*; do
+  [ ! -e "$mark" ] || printf 'unfinished\t%s\n' "${mark#"$marks"}"
+done
 read -r value </proc/sys/net/ipv4/ip_forward || :
 printf 'forwarding\t%s\n' "$value"
 if command -v nft >/dev/null; then
@@ -58,7 +62,7 @@ def commands(services: ServicesSpec) -> dict[str, Sequence[str]]:
         return {}
     ports = (*_PORTS, *([services.proxy.port] if services.proxy else ()))
     wanted = " or ".join(f"sport = :{port}" for port in ports)
-    return {"services": ["sh", "-c", _SERVICES, "sh", NAT_TABLE, wanted, *UNITS]}
+    return {"services": ["sh", "-c", _SERVICES, "sh", NAT_TABLE, wanted, service_mark(""), *UNITS]}
 
 
 def parse(text: str) -> ServicesFacts:
@@ -75,6 +79,7 @@ def parse(text: str) -> ServicesFacts:
         reads=tuple((row[1], row[2].strip()) for row in rows if row[0] == "reads" and len(row) == 3),
         forwarding=["forwarding", "1"] in rows,
         table=["table", "yes"] in rows,
+        unfinished=tuple(row[1] for row in rows if row[0] == "unfinished" and len(row) == 2),
         drops=tuple(drop for row in rows if row[0] == "chains" for drop in _drops("\t".join(row[1:]))))
 
 

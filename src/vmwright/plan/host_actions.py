@@ -102,9 +102,9 @@ class Answer:
 class SetService(WriteFiles):
     """Make a service of the host's own be as asked: files, units, and a look at whether it answers.
 
-    `unit` is enabled and started anew, once `tests` have found nothing wrong with the files; empty: the service goes.
-    `stop` are units that are stopped and disabled before files are taken away, `again` others that are started anew
-    when they are gone.
+    `what` is dns, ntp, proxy or masquerade. `unit` is enabled and started anew, once `tests` have found nothing wrong
+    with the files; empty: the service goes. `stop` are units that are stopped and disabled before files are taken away,
+    `again` others that are started anew when they are gone.
     """
 
     unit: str = ""
@@ -112,6 +112,10 @@ class SetService(WriteFiles):
     again: tuple[str, ...] = ()
     tests: tuple[tuple[str, ...], ...] = ()
     answers: tuple[Answer, ...] = ()
+
+    @property
+    def object(self) -> str:
+        return f"service {self.what}"
 
     @property
     def verb(self) -> str:

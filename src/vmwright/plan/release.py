@@ -13,6 +13,7 @@ from vmwright.plan.aside import plan_give_back, taking_away
 from vmwright.plan.boot import plan_boot
 from vmwright.plan.host_actions import WriteFiles
 from vmwright.plan.own_files import owner
+from vmwright.plan.services import plan_no_services
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import Cloud, StartOrder
 
@@ -37,6 +38,7 @@ def plan_release(view: View, draft: Draft) -> None:
     if _goes(view, ASIDE_LIST, draft):
         plan_give_back(view, aside.parse_list(view.facts.platform.file(ASIDE_LIST).text or ""), _WHY, draft)
         draft.actions.append(taking_away(view, _WHY))
+    plan_no_services(view, draft)
     _plan_order(view, draft)
     draft.kept += _stays(view)
 

@@ -90,13 +90,21 @@ def plan_services(view: View, draft: Draft) -> tuple[str, ...]:
     return tuple(action.id for action in found if action.unit)
 
 
+def plan_no_services(view: View, draft: Draft) -> None:
+    """What takes all of them away again, whatever the file says."""
+    draft.actions += [action for kind in _KINDS if (action := _take_away(view, kind, _RELEASED, draft))]
+
+
+_GONE, _RELEASED = "it is not in the file any more", "the host is released"
+
+
 def _plan(view: View, kind: _Kind, facts: ServicesFacts, draft: Draft) -> SetService | None:
     refused = len(draft.refused)
     wanted = kind.wanted(view, facts, draft)
     if len(draft.refused) > refused:
         return None
     if wanted is None:
-        return _take_away(view, kind, draft)
+        return _take_away(view, kind, _GONE, draft)
     if any(is_anothers(view, file.path, f"settings for {kind.name}", draft) for file in wanted.files):
         return None
     files = to_write(view, wanted.files, draft)
@@ -104,14 +112,15 @@ def _plan(view: View, kind: _Kind, facts: ServicesFacts, draft: Draft) -> SetSer
         return None
     kept = {file.path for file in wanted.files}
     stale = tuple(path for path in kind.units if path not in kept and leftover(view, path, draft))
-    if not files and not stale and not wanted.off:
+    off = (*(["an earlier run was cut off while it set this up"] if kind.name in facts.unfinished else []), *wanted.off)
+    if not files and not stale and not off:
         draft.kept.append(Kept(view.host.name, f"service {kind.name}", f"{AS_ASKED}: {wanted.change.new}"))
         return None
     tell_firewall(view, facts, kind.name, wanted.where, draft)
     return SetService(
-        host=view.host.name, what=f"service {kind.name}", files=files, remove=stale, unit=wanted.unit,
+        host=view.host.name, what=kind.name, files=files, remove=stale, unit=wanted.unit,
         stop=_others(kind, stale, wanted.unit), tests=wanted.tests, after=wanted.after, answers=wanted.answers,
-        changes=tuple(_changes(wanted, files, stale)), why=_why(view, wanted, files, stale),
+        changes=tuple(_changes(wanted, files, stale)), why=_why(view, wanted, files, stale) or "; ".join(off),
         sign=Sign.ADD if len(files) == len(wanted.files) else Sign.CHANGE)
 
 
@@ -121,8 +130,9 @@ def _others(kind: _Kind, paths: Sequence[str], unit: str) -> tuple[str, ...]:
 
 
 def _why(view: View, wanted: _Wanted, files: Sequence[NewFile], stale: Sequence[str]) -> str:
+    """Why files are to be changed; empty when none is."""
     if not files and not stale:
-        return "; ".join(wanted.off)
+        return ""
     there = any(view.facts.platform.file(file.path).text is not None for file in wanted.files)
     return "the file says otherwise" if there or stale else "the file asks for it"
 
@@ -135,7 +145,7 @@ def _changes(wanted: _Wanted, files: Sequence[NewFile], stale: Sequence[str]) ->
         yield Change("files", ", ".join(stale), "removed")
 
 
-def _take_away(view: View, kind: _Kind, draft: Draft) -> SetService | None:
+def _take_away(view: View, kind: _Kind, why: str, draft: Draft) -> SetService | None:
     """What is left of a service that the file has no more. chrony goes on: the host needs its time."""
     stale = tuple(path for path in kind.units if leftover(view, path, draft))
     if not stale:
@@ -146,9 +156,8 @@ def _take_away(view: View, kind: _Kind, draft: Draft) -> SetService | None:
     rows = [Change("files", ", ".join(stale), "removed"), *(Change(unit, "", what) for unit in units)]
     if kind.name == "proxy":
         rows.append(Change("packages", "", "stay installed"))
-    return SetService(host=view.host.name, what=f"service {kind.name}", remove=stale, stop=() if again else units,
-                      again=units if again else (), changes=tuple(rows), why="it is not in the file any more",
-                      sign=Sign.REMOVE)
+    return SetService(host=view.host.name, what=kind.name, remove=stale, stop=() if again else units,
+                      again=units if again else (), changes=tuple(rows), why=why, sign=Sign.REMOVE)
 
 
 def _off(facts: ServicesFacts, unit: str) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from vmwright.names import (
     written_note,
 )
 from vmwright.plan.actions import CreateVm, Plan
-from vmwright.plan.diff import make_plan, make_rebuild_plan
+from vmwright.plan.diff import make_plan, make_rebuild_plan, make_release_plan
 from vmwright.plan.host_actions import Answer, InstallPackages, SetService
 from vmwright.spec.cloud import Cloud
 
@@ -61,7 +61,7 @@ def planned(services: str, found: ServicesFacts | None = QUIET, files: tuple[Fil
 
 def setting(found: Plan, name: str = "dns") -> SetService:
     """The action of one service."""
-    (action,) = (a for a in found.actions if isinstance(a, SetService) and a.what == f"service {name}")
+    (action,) = (a for a in found.actions if isinstance(a, SetService) and a.what == name)
     return action
 
 
@@ -122,6 +122,12 @@ def test_one_that_does_not_run_is_started() -> None:
                                "~ service proxy: start"]
     assert setting(again).why == "it is not running"
     assert setting(again, "masquerade").why == "it is not running; its table is gone"
+
+
+def test_what_was_cut_off_is_set_up_anew() -> None:
+    first = planned("dns: true")
+    again = setting(planned("dns: true", replace(running(first), unfinished=("dns",)), written(first)))
+    assert (again.files, again.why) == ((), "an earlier run was cut off while it set this up")
 
 
 def test_a_host_that_does_not_forward_any_more() -> None:
@@ -265,6 +271,17 @@ def test_what_is_no_longer_in_the_file_is_taken_away() -> None:
                               "squid.service: stopped, and not started at boot any more", "packages: stay installed"]
     (create,) = (action for action in found.actions if isinstance(action, CreateVm))
     assert not {dns.id, ntp.id} & set(create.needs)
+
+
+def test_a_host_that_is_released_has_none_any_more() -> None:
+    first = planned(ALL)
+    wanted = lab(ALL)
+    there = facts(wanted, made(cloud()), links=LINKS, services=running(first),
+                  platform=replace(DEBIAN, files=written(first)))
+    found = make_release_plan(wanted, there, "here")
+    assert services(found) == ["- service masquerade: take away", "- service dns: take away",
+                               "- service ntp: take away", "- service proxy: take away"]
+    assert setting(found).why == "the host is released"
 
 
 def test_another_kind_of_proxy_takes_the_place_of_the_one_before() -> None:
