@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from posixpath import dirname
 
@@ -22,20 +23,22 @@ _OURS = ("/etc/vmwright", "/etc/systemd/system/")  # beneath which directories m
 def set_service(action: SetService, context: Context) -> None:
     """Files, units, and the look at whether it answers. With anything wrong all is as before."""
     context.check()
-    mark = service_mark(action.what)
+    mark, begun = service_mark(action.what), threading.Event()  # the event: what runs has been touched
     context.host.write(mark, b"")
     with context.undoing() as undo:
         undo.push("note that nothing is half done", lambda: context.host.remove(mark))
-        undo.push("have units be as before", lambda: _as_before(action, context))
+        undo.push("have units be as before", lambda: _as_before(action, context) if begun.is_set() else None)
         if action.stop:
-            context.host.run(services.stop(action.stop), timeout=_START)
+            begun.set()
+            _stop(*action.stop, context=context)
         for path in action.remove:
             take_away(context, path, undo=undo)
         for file in action.files:
             put(context, file.path, file.text, undo=undo)
         if action.unit and action.unit not in _active(context):
-            undo.push(f"stop {action.unit}", lambda: context.host.run(services.stop([action.unit]), timeout=_START))
+            undo.push(f"stop {action.unit}", lambda: _stop(action.unit, context=context) if begun.is_set() else None)
         _test(action, context)
+        begun.set()
         context.host.run(services.reload_units(), timeout=_SHORT)
         for argv in action.after:
             context.host.run(argv, timeout=_SHORT)
@@ -46,6 +49,10 @@ def set_service(action: SetService, context: Context) -> None:
         _await_answers(action, context)
     context.host.remove(mark)
     _tidy(action, context)
+
+
+def _stop(*units: str, context: Context) -> None:
+    context.host.run(services.stop(units), timeout=_START)
 
 
 def _active(context: Context) -> tuple[str, ...]:

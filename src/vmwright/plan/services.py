@@ -175,7 +175,8 @@ def _dns(view: View, facts: ServicesFacts, draft: Draft) -> _Wanted | None:
     names = (Name(own[0].ip, (view.facts.hostname,)), *vm_names(view.cloud, dns.bridge)) if dns.names and own else ()
     return _Wanted(
         DNS_SERVICE, dns_files(view.cloud, dns, names, fedora=_fedora(view)), _dns_change(dns, names),
-        tuple(_dns_answers(dns, own, names)), off=_off(facts, DNS_SERVICE), where=dns.where)
+        tuple(_dns_answers(dns, own, names)), tests=(("dnsmasq", "--test", f"--conf-file={DNS_CONFIG}"),),
+        off=_off(facts, DNS_SERVICE), where=dns.where)
 
 
 def _dns_change(dns: DnsSpec, names: Sequence[Name]) -> Change:

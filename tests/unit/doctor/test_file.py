@@ -31,6 +31,7 @@ from vmwright.facts.model import (
     ThinFacts,
     WiringFacts,
 )
+from vmwright.facts.service_model import ServicesFacts
 from vmwright.plan.diff import make_plan
 from vmwright.spec.cloud import Cloud, HugePages, MasqueradeSpec, ServicesSpec
 from vmwright.units import GIB, MIB
@@ -310,8 +311,8 @@ def test_a_bridge_and_the_gateway_that_the_host_is() -> None:
     assert verdicts(wrong(BRIDGED, links(BRIDGE, PORT), forwarding=False)) == [
         (WARN, "the host does not forward, and is the gateway of network lan (10.9.0.1)")]
     masked = ServicesSpec(masquerade=MasqueradeSpec("eno2", (IPv4Network("10.9.0.0/24"),)))
-    (check,) = wrong(replace(BRIDGED, hosts=(replace(BRIDGED.hosts[0], services=masked),)), links(BRIDGE, PORT),
-                     forwarding=False)
+    there = replace(links(BRIDGE, PORT, LinkFacts("eno2", "ethernet")), services=ServicesFacts())
+    (check,) = wrong(replace(BRIDGED, hosts=(replace(BRIDGED.hosts[0], services=masked),)), there, forwarding=False)
     assert check.todo == "vmwright apply sees to it: `masquerade:`"
     elsewhere = replace(BRIDGE, addresses=("10.9.0.2/24",))
     assert not wrong(BRIDGED, links(elsewhere, PORT), forwarding=False)
