@@ -43,8 +43,10 @@ class Lab(RackCloud):
         """VMs with these devices, in YAML; `more` devices of the host, and VMs behind a line with ---."""
         extra, _, vms = more.partition("---\n")
         rows = "".join(VM.format(name=name, devices=given, address=ADDRESSES[name]) for name, given in devices.items())
+        drives = "".join(f"      {name}: {{serial: {serial}}}\n" for name, serial in
+                         (("n1", ONE), ("n2", TWO), ("n3", THREE)))
         self.write("      images: {dir: /var/lib/libvirt/images}\n    devices_at_boot: false\n"
-                   f"    devices:\n      n1: {{serial: {ONE}}}\n      n2: {{serial: {TWO}}}\n      n3: {{serial: {THREE}}}\n{extra}", rows + vms, templates)
+                   f"    devices:\n{drives}{extra}", rows + vms, templates)
 
     def address(self, serial: str) -> str:
         """Where a drive is, from the host's own mouth, when its own driver has it."""
