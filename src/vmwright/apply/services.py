@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from posixpath import dirname
@@ -17,6 +18,8 @@ from vmwright.plan.host_actions import Answer, SetService
 _SHORT = 60.0  # seconds for a command
 _START = 300.0  # squid lays out its directories when it starts for the first time
 _PATIENCE = 90.0  # until a service that has been started answers, on a slow host
+_WRONG = re.compile(r"error|fatal|bungled|unrecognized|invalid|bad ", re.IGNORECASE)
+_LINES = 6
 _OURS = ("/etc/vmwright", "/etc/systemd/system/")  # beneath which directories may be ours alone
 
 
@@ -75,10 +78,16 @@ def _test(action: SetService, context: Context) -> None:
     for argv in action.tests:
         done = context.host.run(argv, check=False, timeout=_SHORT)
         if done.code:
-            said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()[-6:]
             raise ApplyError(f"{action.object}: {argv[0]} on host {action.host} does not take its settings; all is as "
-                             "before", why="\n".join(said),
+                             "before", why=telling((done.stderr or done.stdout).decode(errors="replace")),
                              todo="see whether its other settings there fit with what the file says")
+
+
+def telling(said: str) -> str:
+    """Of what a program says of its settings, the lines that tell what is wrong; squid says what it reads, too. Pure.
+    """
+    lines = said.strip().splitlines()
+    return "\n".join(([line for line in lines if _WRONG.search(line)] or lines)[-_LINES:])
 
 
 def _start(unit: str, action: SetService, context: Context) -> None:

@@ -195,7 +195,7 @@ table ip {table} {{
 }}
 """
 
-# nftables.service flushes all tables when it is started, stopped and reloaded: ours follows it each time.
+# nftables.service flushes all tables: when it is stopped, started anew or reloaded, ours is, too, and after it at boot.
 _NAT_UNIT = f"""\
 [Unit]
 Description=Masquerading for guests (vmwright)

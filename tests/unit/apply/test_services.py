@@ -109,6 +109,18 @@ def test_settings_that_the_program_does_not_take_are_taken_back_before_it_is_sta
     assert host.ran == ["dnsmasq"], "and what runs was not touched"
 
 
+@pytest.mark.parametrize(("said", "told"), [
+    ("2026/11/23 03:01:20| Processing: http_port 3128\n2026/11/23 03:01:20| /etc/squid/conf.d/zz.conf(1): unrecognized: 'nonsense'\n"
+     "2026/11/23 03:01:20| Initializing https:// proxy context\n",
+     "2026/11/23 03:01:20| /etc/squid/conf.d/zz.conf(1): unrecognized: 'nonsense'"),
+    ("2026-11-23T02:55:35Z Fatal error : Invalid directive at line 1 in file c3.conf\nnonsense 3\n",
+     "2026-11-23T02:55:35Z Fatal error : Invalid directive at line 1 in file c3.conf"),
+    ("it is no more\n", "it is no more"),
+])
+def test_of_what_a_program_says_what_is_wrong_is_told(said: str, told: str) -> None:
+    assert handler.telling(said) == told
+
+
 @pytest.mark.parametrize("host", [Host(), before(), before(running=False)])
 def test_one_that_does_not_start_is_taken_back(host: Host) -> None:
     files, running = dict(host.files), set(host.running)
