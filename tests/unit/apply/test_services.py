@@ -110,7 +110,8 @@ def test_settings_that_the_program_does_not_take_are_taken_back_before_it_is_sta
 
 
 @pytest.mark.parametrize(("said", "told"), [
-    ("2026/11/23 03:01:20| Processing: http_port 3128\n2026/11/23 03:01:20| /etc/squid/conf.d/zz.conf(1): unrecognized: 'nonsense'\n"
+    ("2026/11/23 03:01:20| Processing: http_port 3128\n"
+     "2026/11/23 03:01:20| /etc/squid/conf.d/zz.conf(1): unrecognized: 'nonsense'\n"
      "2026/11/23 03:01:20| Initializing https:// proxy context\n",
      "2026/11/23 03:01:20| /etc/squid/conf.d/zz.conf(1): unrecognized: 'nonsense'"),
     ("2026-11-23T02:55:35Z Fatal error : Invalid directive at line 1 in file c3.conf\nnonsense 3\n",
