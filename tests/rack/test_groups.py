@@ -219,29 +219,32 @@ def marked(cloud: RackCloud, path: str) -> None:
     cloud.sh(f"yes {MARK} | dd of={path} bs=1M count=32 iflag=fullblock oflag=direct status=none")
 
 
-@pytest.mark.parametrize(("pool", "serial", "how", "left"), [
-    ("{lvm: vg-erase}", "PM9A1-2", "discard", False), ("{lvm: vg-erase}", "PM9A1-2", "zero", False),
-    ("{lvm: vg-erase}", "PM9A1-2", "leave", True), ("{lvm: vg-thin, thin: true}", "PM9A1-1", "discard", False),
-    ("{lvm: vg-thin, thin: true}", "PM9A1-1", "leave", True)])
-def test_what_becomes_of_the_bytes_of_a_removed_volume(cloud: RackCloud, pool: str, serial: str, how: str,
-                                                       left: bool) -> None:
-    """Looked for on the whole drive. These drives read as zeros where they were discarded; not every drive does."""
-    group = "vg-thin" if "thin" in pool else "vg-erase"
-    if group not in cloud.sh("vgs --noheadings -o vg_name"):
+ERASED = {"thin": ("PM9A1-1", "{lvm: vg-thin, thin: true, on_remove: discard}"),
+          "dropped": ("PM9A1-2", "{lvm: vg-dropped, on_remove: discard}"),
+          "zeroed": ("PM9A1-3", "{lvm: vg-zeroed, on_remove: zero}")}
+
+
+def test_what_becomes_of_the_bytes_of_removed_volumes(cloud: RackCloud) -> None:
+    """Looked for on whole drives. These read as zeros where they were discarded; not every drive does."""
+    for pool, (serial, _) in ERASED.items():
         drive = cloud.drive(serial)
-        cloud.sh(f"wipefs -q -a {drive}; vgcreate -q -y {group} {drive}")
-    name = "thin" if "thin" in pool else "erased"
-    cloud.write(f"      {name}: {pool.replace('}', f', on_remove: {how}}}')}\n", vm("gone", name, "disks: {data: 32M}"))
+        cloud.sh(f"vgs vg-{pool} >/dev/null 2>&1 || {{ wipefs -q -a {drive}; vgcreate -q -y vg-{pool} {drive}; }}")
+    cloud.write("".join(f"      {pool}: {said}\n" for pool, (_, said) in ERASED.items()),
+                "".join(vm(f"gone-{pool}", pool, f"address: 192.168.6.{60 + place}, disks: {{data: 32M}}")
+                        for place, pool in enumerate(ERASED)))
     cloud.ok("apply", "-y")
-    template = next(volume for volume in cloud.volumes(group) if ".template-" in volume)
-    before = cloud.sh(f"sha256sum </dev/{group}/{template}")
-    for role in ("root", "disk-data"):
-        marked(cloud, f"/dev/{group}/lab.gone.{role}")
-    assert marks(cloud, serial) > 0
-    cloud.ok("destroy", "-y", "gone")
-    assert not any(".gone." in volume for volume in cloud.volumes(group))
-    assert (marks(cloud, serial) > 0) is left
-    assert cloud.sh(f"sha256sum </dev/{group}/{template}") == before
+    templates = {pool: next(volume for volume in cloud.volumes(f"vg-{pool}") if ".template-" in volume)
+                 for pool in ERASED}
+    sums = "".join(f"sha256sum </dev/vg-{pool}/{volume}\n" for pool, volume in templates.items())
+    before = cloud.sh(sums)
+    for pool, (serial, _) in ERASED.items():
+        for role in ("root", "disk-data"):
+            marked(cloud, f"/dev/vg-{pool}/lab.gone-{pool}.{role}")
+        assert marks(cloud, serial) > 0
+    cloud.ok("destroy", "-y", *(f"gone-{pool}" for pool in ERASED))
+    assert [volume for pool in ERASED for volume in cloud.volumes(f"vg-{pool}") if ".gone-" in volume] == []
+    assert {pool: marks(cloud, serial) for pool, (serial, _) in ERASED.items()} == dict.fromkeys(ERASED, 0)
+    assert cloud.sh(sums) == before
 
 
 def test_zeroing_can_be_stopped_and_goes_on(cloud: RackCloud) -> None:

@@ -120,15 +120,6 @@ def test_another_shape_is_refused_while_it_has_disks(rack: Record) -> None:
     kit.up("lab")
 
 
-def test_a_reboot_inside_with_another_kernel_command_line(rack: Record) -> None:
-    before = kit.boot_id(rack)
-    sh(rack, """echo 'GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX hugepages=8"' > /etc/default/grub.d/90-test.cfg
-                update-grub 2>/dev/null; (sleep 1; systemctl reboot) > /dev/null 2>&1 &""")
-    kit.await_reboot(rack, before)
-    assert sh(rack, "cat /proc/sys/vm/nr_hugepages") == "8"
-    assert process.status(record.known("lab")).state == "up"
-
-
 def test_after_a_power_cut_it_comes_up_with_what_was_written(rack: Record) -> None:
     sh(rack, """echo kept > /root/kept; sync /root/kept; echo kept | dd of=/dev/nvme1n1 conv=fsync 2>/dev/null
                 (while :; do dd if=/dev/zero of=/root/busy bs=1M count=8; rm /root/busy; done) > /dev/null 2>&1 &""")
