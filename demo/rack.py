@@ -1,4 +1,4 @@
-"""The reference cloud on an emulated server, step by step: `./dev demo rack`, and what tests/long/test_demo.py checks.
+"""The reference cloud on an emulated server, step by step: `./dev demo rack`, and what tests/rack/test_demo.py checks.
 
     python -m demo.rack up FOLDER      # brings all of it, or goes on where an earlier run has stopped
     python -m demo.rack down FOLDER    # removes all of it, but for a cloud.yaml that was changed
@@ -115,8 +115,8 @@ def outside(session: Session, vm: VmSpec, group: str) -> Outside:
     """What libvirt, sysfs and LVM on the host say of a VM that runs."""
     xml = ET.fromstring(session.host.run(["virsh", "dumpxml", vm.name]).stdout)
     pins = session.host.run(["virsh", "-q", "vcpupin", vm.name]).text.splitlines()
-    tune = dict(row.split(":", 1) for row in session.host.run(["virsh", "-q", "numatune", vm.name]).text.splitlines()
-                if ":" in row)
+    rows = (row.partition(":") for row in session.host.run(["virsh", "-q", "numatune", vm.name]).text.splitlines())
+    tune = {key.strip(): value.strip() for key, _, value in rows}
     drivers = {}
     for source in xml.iterfind("devices/hostdev/source/address"):
         numbers = {part: int(value, 16) for part, value in source.items()}
@@ -124,7 +124,7 @@ def outside(session: Session, vm: VmSpec, group: str) -> Outside:
         link = session.host.run(["readlink", f"/sys/bus/pci/devices/{address}/driver"]).text
         drivers[address] = link.rpartition("/")[2]
     volumes = session.host.run(["lvs", "--noheadings", "-o", "lv_name", group]).text.split()
-    return Outside(tuple(row.split()[1] for row in pins), tune["numa_nodeset"].strip(), tune["numa_mode"].strip(),
+    return Outside(tuple(row.split()[1] for row in pins), tune["numa_nodeset"], tune["numa_mode"],
                    drivers, tuple(name for name in volumes if name.startswith(f"vmwright-rack.{vm.name}.")))
 
 
@@ -182,7 +182,7 @@ def up(folder: Path) -> None:
     with steps.step("the micro guest's image"):
         make_image(folder)
     with steps.step("apply"):
-        vmwright(folder, "apply", "-y", "--parallel", "1")  # guests that boot at once keep each other from booting
+        vmwright(folder, "apply", "-y")
     with steps.step("status"):
         vmwright(folder, "status")
     with steps.step("from inside the guests, and from outside"):

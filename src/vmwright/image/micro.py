@@ -50,8 +50,8 @@ DRIVERS = ("virtio_net", "virtio_console", "virtio_balloon", "virtio_scsi", "sd_
            "nls_ascii", "button", "evdev")  # loaded when there is something for them
 INITRAMFS_APPLETS = ("sh", "mount", "modprobe", "usleep", "switch_root")
 _KERNEL = ("panic=10 mitigations=off random.trust_cpu=on 8250.nr_uarts=1 cryptomgr.notests nokaslr init_on_alloc=0 "
-           "lsm= audit=0 tsc=reliable no_timer_check nowatchdog initcall_blacklist=load_system_certificate_list,"
-           "crypto_kdf108_init,init_encrypted,init_kprobe_trace")
+           "lsm= audit=0 tsc=reliable lpj=20000000 no_timer_check nowatchdog "
+           "initcall_blacklist=load_system_certificate_list,crypto_kdf108_init,init_encrypted,init_kprobe_trace")
 _ROOM = 1024 * MIB
 _ALIGN, _SECTOR = MIB, 512
 _LONG, _SHORT = 1800, 300  # seconds
