@@ -1,6 +1,7 @@
 """The reference cloud on an emulated server, step by step: `./dev demo rack`, and what tests/rack/test_demo.py checks.
 
     python -m demo.rack up FOLDER      # brings all of it, or goes on where an earlier run has stopped
+    python -m demo.rack bare FOLDER    # the same from a plain installation, whose IOMMU is off; longer
     python -m demo.rack down FOLDER    # removes all of it, but for a cloud.yaml that was changed
 
 XDG_STATE_HOME is FOLDER/state, so that nothing meets the user's own racks and clouds.
@@ -9,6 +10,7 @@ XDG_STATE_HOME is FOLDER/state, so that nothing meets the user's own racks and c
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -25,6 +27,7 @@ from vmwright.host.local import LocalHost
 from vmwright.image import micro
 from vmwright.image.micro_report import BEGIN, END, Report, reports
 from vmwright.rack import process, record
+from vmwright.rack.contents import Image
 from vmwright.rack.record import Record
 from vmwright.session import Session, Sessions
 from vmwright.spec.cloud import Cloud, VmSpec
@@ -56,10 +59,21 @@ class Outside:
 # ---- the parts ----
 
 
-def lay_out(folder: Path, rack: Record) -> None:
-    """The cloud's file with what it names, in a folder; a file that is there stays, and may have been changed."""
+def bare_file() -> str:
+    """The example's file for a plain server: vmwright makes the bridge, and sets the drives aside from boot on."""
+    text = EXAMPLE.read_text()
+    early = next(line for line in text.splitlines(keepends=True) if "devices_at_boot" in line)
+    made = "    bridges:\n      br0: {nic: eno2, addresses: [192.168.6.200/24]}\n"
+    return text.replace(early, "").replace("    pools:\n", f"{made}    pools:\n")
+
+
+def lay_out(folder: Path, rack: Record, text: str = "") -> None:
+    """The cloud's file with what it names, in a folder; a file that is there stays, and may have been changed.
+
+    `text` is the file's, where it is not the example.
+    """
     if not (folder / "cloud.yaml").exists():
-        shutil.copyfile(EXAMPLE, folder / "cloud.yaml")
+        (folder / "cloud.yaml").write_text(text or EXAMPLE.read_text())
     if not (folder / "id_ed25519.pub").exists():
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "vmwright demo", "-f",
                         str(folder / "id_ed25519")], check=True)
@@ -171,16 +185,62 @@ def _spent(seconds: float) -> str:
     return f"{int(seconds) // 60} min {int(seconds) % 60:2} s"
 
 
-def up(folder: Path) -> None:
-    """Everything, from the rack to the second apply that has nothing to do."""
-    steps = Steps()
+def without_iommu(rack: Record) -> None:
+    """Have the server boot as one does on which nobody has switched the IOMMU on: Debian's kernel does so by itself."""
+    boot = ["cat", "/proc/sys/kernel/random/boot_id"]
+    before = _on(rack, *boot)
+    _on(rack, "sh", "-c", f"'echo {shlex.quote(_OFF)} >{_ADMIN} && update-grub 2>/dev/null && systemctl reboot'")
+    for _ in range(_BOOT_TRIES):
+        time.sleep(2)
+        if _on(rack, *boot) not in ("", before):
+            return
+    raise Failed("the server did not come back from its reboot")
+
+
+_ADMIN = "/etc/default/grub.d/55-admin.cfg"
+_OFF = 'GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX intel_iommu=off"'
+_BOOT_TRIES = 300
+
+
+def _on(rack: Record, *argv: str) -> str:
+    done = subprocess.run(process.ssh_argv(rack, list(argv)), stdin=subprocess.DEVNULL, capture_output=True,
+                          check=False)
+    return done.stdout.decode(errors="replace").strip()
+
+
+def prepared(folder: Path, steps: Steps, *, bare: bool) -> None:
+    """The rack, up, with the cloud's file and the guests' image."""
     folder.mkdir(parents=True, exist_ok=True)
     with steps.step("rack up"):
         before = record.read(NAME)
-        rack = before if before and process.is_up(before) else process.up(NAME, tell=_tell)
-        lay_out(folder, rack)
+        wish = process.Wish(image=Image.BARE if bare else Image.READY)
+        rack = before if before and process.is_up(before) else process.up(NAME, wish, tell=_tell)
+        if bare and not before:
+            without_iommu(rack)
+        lay_out(folder, rack, bare_file() if bare else "")
     with steps.step("the micro guest's image"):
         make_image(folder)
+
+
+def bare(folder: Path) -> None:
+    """From a plain installation to VMs, by one command."""
+    steps = Steps()
+    prepared(folder, steps, bare=True)
+    with steps.step("apply: packages, kernel, reboot, bridge, LVM, template, VMs"):
+        vmwright(folder, "apply", "-y", "--reboot", "--allow-cut-off")
+    with steps.step("from inside the guests, and from outside"):
+        show(folder)
+    with steps.step("apply again"):
+        vmwright(folder, "apply", "-y")
+        if not nothing_to_do(folder):
+            raise Failed("the second apply has left something to do")
+    print(f"\n{steps.table()}\n")
+
+
+def up(folder: Path) -> None:
+    """Everything, from the rack to the second apply that has nothing to do."""
+    steps = Steps()
+    prepared(folder, steps, bare=False)
     with steps.step("apply"):
         vmwright(folder, "apply", "-y")
     with steps.step("status"):
@@ -231,7 +291,7 @@ def down(folder: Path) -> None:
     if record.read(NAME):
         process.down(NAME, force=True, seconds=5, remove=True, tell=_tell)
     file = folder / "cloud.yaml"
-    if file.exists() and file.read_bytes() != EXAMPLE.read_bytes():
+    if file.exists() and file.read_text() not in (EXAMPLE.read_text(), bare_file()):
         for path in folder.iterdir():
             if path.name not in ("cloud.yaml", "id_ed25519", "id_ed25519.pub"):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -249,7 +309,7 @@ def _tell(text: str, share: float | None) -> None:
 def main(words: list[str]) -> int:
     """The command line; what a user can cause is one sentence."""
     try:
-        {"up": up, "down": down}[words[0]](Path(words[1]))
+        {"up": up, "bare": bare, "down": down}[words[0]](Path(words[1]))
     except (Failed, VmwrightError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

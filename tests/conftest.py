@@ -28,6 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--tier", choices=("unit", *PLACES, "all"), default="unit", help="which tests run (default: unit)")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark tests by their place, put the slow tiers last, and skip what was not asked for: the summary shows it."""
     order = ("unit", *PLACES)
