@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 
 PLACES = {name: Path(__file__).parent / name for name in ("local", "rack", "long")}  # of the tiers besides unit
 
-_FIRST = {"test_groups.py": 1, "test_demo.py": 2, "test_devices.py": 3}  # of the files of a tier, the longest
+_FIRST = {"test_demo.py": 1, "test_groups.py": 2, "test_devices.py": 3}  # of the files of a tier, the longest
 
 # No deadlines: a test that fails because the machine is busy says nothing. CI draws the same examples at every run.
 hypothesis.settings.register_profile("here", deadline=None)
@@ -28,13 +29,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--tier", choices=("unit", *PLACES, "all"), default="unit", help="which tests run (default: unit)")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With --dist loadfile: whole files side by side, but all that use this machine's libvirt in one worker."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByTier(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            place = nodeid.partition("::")[0]
+            return "local" if (config.rootpath / place).is_relative_to(PLACES["local"]) else place
+
+    return ByTier(config, log) if config.getoption("dist") == "loadfile" else None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark tests by their place, put the slow tiers last, and skip what was not asked for: the summary shows it."""
     order = ("unit", *PLACES)
     items.sort(key=lambda item: order.index(_tier(item)))
     if "PYTEST_XDIST_WORKER" in os.environ:
-        _share_out(items)
+        _longest_first(items)
     asked = config.getoption("--tier")
     for item in items:
         kind = _tier(item)
@@ -45,13 +58,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason=f"{kind} tier: ask with --tier {kind}"))
 
 
-def _share_out(items: list[pytest.Item]) -> None:
-    """For workers side by side (--dist loadgroup): what takes long first; one of them has this machine's libvirt.
-
-    An emulated server takes one CPU for itself, most of the time.
-    """
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("local" if _tier(item) == "local" else item.path.name))
+def _longest_first(items: list[pytest.Item]) -> None:
+    """For workers side by side. An emulated server takes one CPU for itself, most of the time."""
     long = {"local": 1, "rack": 2}
     items.sort(key=lambda item: (long.get(_tier(item), 3), _FIRST.get(item.path.name, 9)))
 
