@@ -172,7 +172,6 @@ def accident(desk: Desk, change: Callable[[str], str], monkeypatch: pytest.Monke
     """Carry out the plan of the right file with a text of it changed, past all checks of the plan; what is said of it.
     """
     desk.write(bridges)
-    monkeypatch.setenv("XDG_STATE_HOME", str(desk.folder / "state"))
     cloud = load(str(desk.folder / "cloud.yaml"))
     with Sessions(cloud.hosts) as sessions:
         facts = gather(cloud, sessions)
@@ -180,7 +179,9 @@ def accident(desk: Desk, change: Callable[[str], str], monkeypatch: pytest.Monke
         wrong = replace(action, files=tuple(replace(file, text=change(file.text)) if file.path == path else file
                                             for file in action.files))
         assert wrong != action
-        state = State.of(cloud.name)
+        with monkeypatch.context() as patch:  # the rack itself is looked up in the other one
+            patch.setenv("XDG_STATE_HOME", str(desk.folder / "state"))
+            state = State.of(cloud.name)
         with Journal(state.journals, "apply") as journal, pytest.raises(ApplyError) as raised:
             make_bridges(wrong, Context(cloud, sessions["rack"], facts.host("rack"), state, journal, threading.Event(),
                                         lambda text, share: None, wrong.id))
