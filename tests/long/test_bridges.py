@@ -251,7 +251,7 @@ def test_the_good_way(desk: Desk) -> None:
     before = sh(rack, f"cat {MINE}")
     desk.write(f"{BR0.replace(str(LIMIT), '180')}, {BR20}")
     desk.apply()
-    assert sorted(links(rack)) == ["br0 10.0.2.15/24", "br20 10.20.0.5/24 10.21.0.5/24"]
+    assert sorted(links(rack)) == ["br0 10.0.2.15/24", "br20 10.20.0.5/24 10.21.0.5/24", "eno2 192.168.6.200/24"]
     assert sh(rack, "ip -4 route show default").startswith("default via 10.0.2.2 dev br0")
     assert "nameserver" in sh(rack, "grep -r DNS=10.0.2.3 /run/systemd/network | wc -l && echo nameserver")
     assert sh(rack, "cat /sys/class/net/br0/address /sys/class/net/eno1/address | uniq | wc -l") == "1"
