@@ -116,3 +116,8 @@ def derive_mac(cloud: str, vm: str, nic: int) -> str:
 def content_hash(*parts: str, length: int = 12) -> str:
     """A short name for some content: hexadecimal, `length` digits."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:length]
+
+
+def parse_version(text: str | None) -> tuple[int, ...]:
+    """The first two numbers of a version, to compare: (7, 2) of "7.2.19"; nothing of None."""
+    return tuple(int(part) for part in (text or "").split(".")[:2] if part.isdigit())

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vmwright.doctor.check import Area, Case, Check, Verdict, names
-from vmwright.plan.checks import check_host
+from vmwright.plan.checks import UEFI_FEATURES, check_host
 from vmwright.plan.groups import copies_holes
 from vmwright.plan.needs import VIRTUALISATION, besides, family, firmware_remedy, package, remedy, there, tools_of
 from vmwright.plan.prepare import lacking, plan_packages
 from vmwright.spec.cloud import BuildSource, Filesystem, Firmware, ImageSource
+from vmwright.units import parse_version
 from vmwright.virt.design import effective_cpu
+from vmwright.virt.placing import FREE_PAGES
 
 _AREA = Area.SOFTWARE
 _HELPERS = ("flock", "setsid", "setpriv")
@@ -109,14 +111,12 @@ def needs(case: Case) -> Iterator[Need]:
     view = case.view
     uefi = [vm.name for vm in view.vms if vm.firmware is Firmware.UEFI]
     if view.vms:
-        yield Need("libvirt", (6, 9), "free page reporting of VMs")
-        yield Need("QEMU", (5, 1), "free page reporting of VMs")
+        yield Need("libvirt", FREE_PAGES[0], "free memory given back by VMs", Verdict.WARN)
+        yield Need("QEMU", FREE_PAGES[1], "free memory given back by VMs", Verdict.WARN)
     if uefi:
-        yield Need("libvirt", (7, 2), f"the choice of UEFI firmware by its features ({names(uefi)})")
+        yield Need("libvirt", UEFI_FEATURES, f"the choice of UEFI firmware by its features ({names(uefi)})")
         yield Need("libvirt", (8, 1), f"a fresh copy of UEFI's variables when {names(uefi)} "
                    f"{'are' if len(uefi) > 1 else 'is'} rebuilt", Verdict.WARN)
-    if view.pools or any(network.nat for network in view.networks):
-        yield Need("libvirt", (7, 7), "checked descriptions of pools and networks")
     most = [vm.name for vm in view.vms if effective_cpu(vm.cpu, view.domain_type) == "maximum"]
     if most:
         yield Need("libvirt", (7, 1), f"the CPU mode maximum ({names(most)})")
@@ -128,21 +128,22 @@ def _versions(case: Case) -> Iterator[Check]:
     for program, version in (("libvirt", facts.libvirt), ("QEMU", facts.emulator)):
         for verdict in (Verdict.FAIL, Verdict.WARN):
             lacks = [need for need in all if version and (need.program, need.verdict) == (program, verdict)
-                     and parsed(version) < need.version]
+                     and parse_version(version) < need.version]
             if lacks:
                 stands = True
-                yield _too_old(f"{program} {version}", lacks, verdict)
+                yield _too_old(f"{program} {version}", lacks, verdict, case)
     if all and facts.libvirt and facts.emulator and not stands:
         yield Check(Verdict.OK, _AREA, "both are new enough for the file")
     yield from _zeros(case)
 
 
-def _too_old(found: str, lacks: list[Need], verdict: Verdict) -> Check:
+def _too_old(found: str, lacks: list[Need], verdict: Verdict, case: Case) -> Check:
     first = max(need.version for need in lacks)
     what = "; ".join(f"{need.what}: {_text(need.version)}" for need in sorted(lacks, key=lambda need: need.version))
     rest = "" if verdict is Verdict.FAIL else " for all that may be asked of it"
     return Check(verdict, _AREA, f"{found} is too old{rest}: {_text(first)} is needed", f"the file takes {what}",
-                 "take a newer release of the host's distribution")
+                 "take a newer release of the host's distribution", None,
+                 case.refusals(check_host) if verdict is Verdict.FAIL else ())
 
 
 def _text(version: tuple[int, int]) -> str:
@@ -157,7 +158,3 @@ def _zeros(case: Case) -> Iterator[Check]:
                     f"templates, and disks with `copy: full`, take all of their size in pool {names(thin)}, which is "
                     "thin", "QEMU 5.0 and newer leave them out")
 
-
-def parsed(version: str) -> tuple[int, ...]:
-    """The numbers of a version, as many as are compared."""
-    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())

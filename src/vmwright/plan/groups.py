@@ -15,7 +15,7 @@ from vmwright.plan.action import Change, Effect
 from vmwright.plan.actions import CreateGroup, Kept, TakenDisk
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import LvmSpec, Pool, ThinSpec
-from vmwright.units import GIB, MIB, format_size, parse_size
+from vmwright.units import GIB, MIB, format_size, parse_size, parse_version
 
 _LEAST_METADATA, _MOST_METADATA = 64 * MIB, 15 * GIB  # lvmthin(7): at most 15.81 GiB
 _FULL = 80.0  # percent from which it is time to act
@@ -47,7 +47,7 @@ def plan_group(view: View, pool: Pool, lvm: LvmSpec, draft: Draft) -> CreateGrou
 def copies_holes(emulator: str | None) -> bool:
     """Whether qemu-img of that version leaves the holes of what it copies to a thin volume: since 5.0 (its changelog).
     """
-    return tuple(int(part) for part in (emulator or "0").split(".")[:2]) >= (5, 0)
+    return parse_version(emulator) >= (5, 0)
 
 
 def describe(group: GroupFacts | None, thin: ThinFacts | None) -> str:

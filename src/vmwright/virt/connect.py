@@ -24,6 +24,7 @@ _STATES = {
     libvirt.VIR_DOMAIN_PMSUSPENDED: "paused",
     libvirt.VIR_DOMAIN_CRASHED: "crashed",
 }
+_VALIDATES = 7_007_000  # getLibVersion's way to write 7.7
 _LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
 # libvirt's words may be in the host's language; its codes are not.
 _GONE = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_STORAGE_POOL, libvirt.VIR_ERR_NO_STORAGE_VOL,
@@ -97,6 +98,7 @@ class Connection:
         self.host, self.uri = host, uri
         self.calls = self.agent_calls = 0
         self._count = threading.Lock()
+        self._version = 0  # not asked yet
         self._domains: dict[str, libvirt.virDomain] = {}
         self._pools: dict[str, libvirt.virStoragePool] = {}
         try:
@@ -152,7 +154,7 @@ class Connection:
         networks = [self._still(self._raw_network, network)
                     for network in sorted(self._call("list networks", conn.listAllNetworks), key=_name)]
         return Inventory(
-            libvirt=version_text(self._call("tell its version", conn.getLibVersion)),
+            libvirt=version_text(self._tell_version()),
             emulator=self._emulator(),
             capabilities=self._capabilities(),
             domains=tuple(d for d in domains if d),
@@ -265,8 +267,8 @@ class Connection:
     def ensure_pool(self, name: str, xml: str | None, *, build: bool) -> None:
         """Define the pool when `xml` is given, make its directory with `build`, start it now and at boot."""
         if xml is not None:
-            self._pools[name] = self._call(f"define pool {name}", self._libvirt.storagePoolDefineXML, xml,
-                                           libvirt.VIR_STORAGE_POOL_DEFINE_VALIDATE)
+            flags = libvirt.VIR_STORAGE_POOL_DEFINE_VALIDATE if self._validates() else 0
+            self._pools[name] = self._call(f"define pool {name}", self._libvirt.storagePoolDefineXML, xml, flags)
         pool = self._pool(name)
         if build:
             self._call(f"make pool {name}'s directory", pool.build, 0)
@@ -314,9 +316,21 @@ class Connection:
         self._call(f"make volume {name} larger", volume.resize, size, 0)
 
     def define_network(self, name: str, xml: str) -> None:
-        """Define a network; checked against libvirt's schema."""
-        self._call(f"define network {name}", self._libvirt.networkDefineXMLFlags, xml,
-                   libvirt.VIR_NETWORK_DEFINE_VALIDATE)
+        """Define a network; checked against libvirt's schema, where it does that."""
+        if self._validates():
+            self._call(f"define network {name}", self._libvirt.networkDefineXMLFlags, xml,
+                       libvirt.VIR_NETWORK_DEFINE_VALIDATE)
+        else:
+            self._call(f"define network {name}", self._libvirt.networkDefineXML, xml)
+
+    def _validates(self) -> bool:
+        """Whether this libvirt checks pools and networks against its schema: the flags came with 7.7."""
+        return self._tell_version() >= _VALIDATES
+
+    def _tell_version(self) -> int:
+        if not self._version:
+            self._version = int(self._call("tell its version", self._libvirt.getLibVersion))
+        return self._version
 
     def ensure_network(self, name: str) -> None:
         """Start the network now and at boot."""

@@ -6,25 +6,30 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 
 from vmwright.facts.model import HostFacts, Placement
+from vmwright.units import parse_version
 from vmwright.virt.xml import domain as domain_parts
 from vmwright.virt.xml import placement as parts
 from vmwright.virt.xml.tree import drop, ensure, insert_after, replace
 
+FREE_PAGES = (6, 9), (5, 1)  # libvirt's and QEMU's first versions with free page reporting, by their documentation
 _PINS = ("vcpupin", "emulatorpin", "iothreadpin")
 
 
 @dataclass(frozen=True)
 class Ground:
-    """What of a host decides how a placement is written: its CPU's vendor, sizes of huge pages with a hugetlbfs."""
+    """What of a host decides how a VM is written: its CPU's vendor, sizes of huge pages with a hugetlbfs, whether its
+    libvirt and QEMU know of free page reporting."""
 
     vendor: str = ""
     mounts: frozenset[int] = frozenset()
+    reports: bool = True
 
     @classmethod
     def of(cls, host: HostFacts) -> Ground:
         """That of a host."""
         mounts = frozenset(page.size for node in host.nodes for page in node.hugepages if page.mounted)
-        return cls(host.cpu_vendor, mounts)
+        found = zip((host.libvirt, host.emulator), FREE_PAGES, strict=True)
+        return cls(host.cpu_vendor, mounts, all(parse_version(text) >= first for text, first in found if text))
 
 
 UNKNOWN = Ground()
