@@ -17,7 +17,7 @@ import pytest
 
 PLACES = {name: Path(__file__).parent / name for name in ("local", "rack", "long")}  # of the tiers besides unit
 
-_FIRST = {"test_demo.py": 1, "test_groups.py": 2, "test_devices.py": 3}  # of the files of a tier, the longest
+_FIRST = {"test_groups.py": 1, "test_devices.py": 2, "test_host.py": 3}  # of the files of a tier, the longest
 
 # No deadlines: a test that fails because the machine is busy says nothing. CI draws the same examples at every run.
 hypothesis.settings.register_profile("here", deadline=None)

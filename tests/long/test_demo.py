@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with steps.step("the micro guest's image"):
         demo.make_image(made)
     with steps.step("apply"):
-        demo.vmwright(made, "apply", "-y")
+        demo.vmwright(made, "apply", "-y", "--parallel", "1")
     yield made
     process.down(demo.NAME, force=True, seconds=5, remove=True)
 
