@@ -26,8 +26,9 @@ ASIDE_LIST = "/etc/vmwright/devices"  # devices of the host that are set aside f
 ASIDE_RECORD = f"{HOST_RUN}/aside"  # which of them were, at this boot
 INITRAMFS_HOOK = "/etc/initramfs-tools/hooks/vmwright"
 INITRAMFS_SCRIPT = "/etc/initramfs-tools/scripts/init-top/00-vmwright"  # the name puts it before udev
+INITRAMFS_BLOCK = "/etc/initramfs-tools/scripts/local-block/vmwright"
 DRACUT_MODULE = "/usr/lib/dracut/modules.d/80vmwright"
-DRACUT_FILES = tuple(f"{DRACUT_MODULE}/{name}" for name in ("module-setup.sh", "aside.sh", "hook.sh"))
+DRACUT_FILES = tuple(f"{DRACUT_MODULE}/{name}" for name in ("module-setup.sh", "aside.sh", "hook.sh", "back.sh"))
 
 HUGE_PAGES = "/etc/tmpfiles.d/60-vmwright-hugepages.conf"
 
@@ -46,8 +47,9 @@ FORWARDING = "/etc/sysctl.d/60-vmwright-forwarding.conf"
 SERVICE_FILES = (DNS_CONFIG, DNS_NAMES, DNS_UNIT, NTP_CONFIG, NTP_CONFIG_FEDORA, SQUID_CONFIG, CACHER_CONFIG,
                  CACHER_DROP_IN, NAT_RULES, NAT_UNIT, FORWARDING)
 
+# That we may write outside of our own directories.
 OUR_FILES = (GRUB_DROP_IN, KERNEL_NOTE, FILTER_SETTINGS, FILTER_RULE, ASIDE_LIST, INITRAMFS_HOOK, INITRAMFS_SCRIPT,
-             *DRACUT_FILES, HUGE_PAGES, *SERVICE_FILES)  # that we may write outside of our own directories
+             INITRAMFS_BLOCK, *DRACUT_FILES, HUGE_PAGES, *SERVICE_FILES)
 
 _DM_NAME = 127  # DM_NAME_LEN of linux/dm-ioctl.h is 128, with the NUL at its end
 

@@ -10,7 +10,7 @@ from vmwright.names import before_note, written_note
 from vmwright.plan.host_actions import WriteFiles
 
 _PATIENCE = 900.0  # an initramfs takes minutes on a slow host
-_MODE = 0o644
+_MODE, _SCRIPT = 0o644, 0o755
 
 # Back to what was there before us, or away; then the copies of it and of ours. $1 the file, $2 and $3 the copies.
 _TAKE_AWAY = """
@@ -44,7 +44,9 @@ def put(context: Context, path: str, text: str, *, mode: int = _MODE, undo: Undo
 def take_away(context: Context, path: str, *, undo: Undo | None = None) -> None:
     """Remove a file of ours; what was there before us comes back."""
     if undo:
-        undo.push(f"put {path} back", lambda: _restore(context, path, _MODE))
+        text = context.facts.platform.file(path).text or ""
+        mode = _SCRIPT if text.startswith("#!") else _MODE
+        undo.push(f"put {path} back", lambda: _restore(context, path, mode))
     context.host.run(["sh", "-c", _TAKE_AWAY, "sh", path, before_note(path), written_note(path)])
 
 

@@ -11,7 +11,7 @@ from vmwright.apply.power import power_off
 from vmwright.errors import ApplyError, Cancelled, HostError
 from vmwright.guest.wait import pauses
 from vmwright.host import kernel, packages
-from vmwright.names import GRUB_DROP_IN, KERNEL_NOTE
+from vmwright.names import ASIDE_LIST, GRUB_DROP_IN, KERNEL_NOTE
 from vmwright.plan.host_actions import InstallPackages, Reboot, SetKernelArguments
 from vmwright.session import open_host
 
@@ -86,8 +86,11 @@ def _todo(said: str, tool: str) -> str:
 def set_kernel_arguments(action: SetKernelArguments, context: Context) -> None:
     """A file of our own and GRUB's menu anew, or grubby; the administrator's own line is not touched."""
     if action.tool == "grubby":
+        noted = (context.facts.platform.file(KERNEL_NOTE).text or "").split()
+        had = {*context.facts.platform.cmdline.split(), *noted}
+        ours = [*noted, *(word for word in action.arguments if word not in had)]
+        put(context, KERNEL_NOTE, f"{' '.join(ours)}\n", mode=0o600)
         context.host.run(kernel.grubby(action.arguments))
-        put(context, KERNEL_NOTE, f"{' '.join(action.arguments)}\n", mode=0o600)
         return
     with context.undoing() as undo:
         put(context, GRUB_DROP_IN, action.text, undo=undo)
@@ -128,5 +131,7 @@ def _await_boot(action: Reboot, context: Context) -> None:
         if waited > _REBOOT_PATIENCE:
             break
     raise ApplyError(f"host {action.host} has not come back within {_REBOOT_PATIENCE:.0f} s after its reboot", why=said,
-                     todo="look at its console. What vmwright changed for this boot are the kernel's arguments: take "
-                          f"them out in the boot menu (e), and for good by removing {GRUB_DROP_IN} and update-grub")
+                     todo="look at its console. In the boot menu (e), add vmwright.aside=off to the kernel's "
+                          "arguments, which leaves all devices to the host, and take out those that vmwright has added; for good: "
+                          f"vmwright release, or remove {GRUB_DROP_IN} and {ASIDE_LIST}, update-grub, update-initramfs "
+                          "-u")

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from vmwright.names import ASIDE_LIST, DRACUT_FILES, INITRAMFS_HOOK, INITRAMFS_SCRIPT
+from vmwright.names import ASIDE_LIST, DRACUT_FILES, INITRAMFS_BLOCK, INITRAMFS_HOOK, INITRAMFS_SCRIPT
 from vmwright.netconfig.common import NewFile
 
 NONE = "-"
 _HOOK = "# Written by vmwright: sets devices aside for VMs.\n/sbin/vmwright-aside\n"
+_BACK = "# Written by vmwright: gives them back while the root has not appeared.\n/sbin/vmwright-aside back 0\n"
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,11 @@ def files(tool: str, text: str) -> tuple[NewFile, ...]:
     mine = NewFile(ASIDE_LIST, text)
     if tool == "update-initramfs":
         return (mine, NewFile(INITRAMFS_HOOK, _text("initramfs_hook.sh"), 0o755),
-                NewFile(INITRAMFS_SCRIPT, _text("aside.sh"), 0o755))
-    setup, script, hook = DRACUT_FILES
+                NewFile(INITRAMFS_SCRIPT, _text("aside.sh"), 0o755),
+                NewFile(INITRAMFS_BLOCK, _text("initramfs_block.sh"), 0o755))
+    setup, script, hook, back = DRACUT_FILES
     return (mine, NewFile(setup, _text("dracut_module.sh"), 0o755), NewFile(script, _text("aside.sh"), 0o755),
-            NewFile(hook, _HOOK, 0o755))
+            NewFile(hook, _HOOK, 0o755), NewFile(back, _BACK, 0o755))
 
 
 def make_anew(tool: str) -> tuple[str, ...]:

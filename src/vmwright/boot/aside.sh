@@ -1,7 +1,8 @@
 #!/bin/sh
 # Written by vmwright: binds the devices that are set aside for VMs to vfio-pci, in the initramfs, before udev starts:
 # nothing of the host's looks at what is on them. A drive is known by its serial, wherever it is; the one that the host
-# starts from is never taken. To boot without this: add vmwright.aside=off to the kernel's arguments.
+# starts from is not taken. If the root does not appear all the same, everything is given back (aside.sh back).
+# To boot without this: add vmwright.aside=off to the kernel's arguments.
 [ "${1-}" != prereqs ] || exit 0
 set -u
 
@@ -49,20 +50,41 @@ settled() {
 
 await_drives() {
     modprobe -q nvme
-    while [ "$steps" -gt 0 ] && ! settled; do
+    while [ "$steps" -gt 0 ] && ! found_all && ! settled; do
         steps=$((steps - 1))
         pause
     done
 }
 
-drive_at() { # SERIAL: sets address
+# A match at the place in the list is it; elsewhere there must be one and no more. Sets address.
+choose() { # ADDRESS; the matches are in $matches
     address=
+    for match in $matches; do
+        [ "$match" != "$1" ] || address=$match
+    done
+    # shellcheck disable=SC2086
+    [ -n "$address" ] || { set -- $matches && [ $# != 1 ] || address=$1; }
+}
+
+drive_at() { # ADDRESS SERIAL: sets address
+    matches=
     for dir in "$pci"/*/nvme/nvme*; do
         word "$dir/state"
         [ "$word" = live ] || continue
         read -r found <"$dir/serial" || :
-        [ "$found" != "$1" ] || { address=${dir%/nvme/*} && address=${address##*/}; }
+        [ "$found" != "$2" ] || { match=${dir%/nvme/*} && matches="$matches ${match##*/}"; }
     done
+    choose "$1"
+}
+
+# Whether all drives of the list have been found.
+found_all() {
+    while read -r name address ids driver serial; do
+        case $name in '' | '#'*) continue ;; esac
+        [ "$driver" = nvme ] || continue
+        drive_at "$address" "$serial"
+        [ -n "$address" ] || return 1
+    done <"$list"
 }
 
 # Whether the kernel's command line has something of this drive as the root, or as what to resume from.
@@ -71,7 +93,7 @@ is_root() { # ADDRESS
         at=$(cd -P "$block" 2>/dev/null && pwd) || continue
         case $at in
         */nvme-subsys*/*) # a drive that could have several paths is below none
-            at=${at#*/nvme-subsys} && at=/sys/class/nvme-subsystem/nvme-subsys${at%%/*}
+            at=${at#*/nvme-subsystem/nvme-subsys} && at=/sys/class/nvme-subsystem/nvme-subsys${at%%/*}
             on= && for controller in "$at"/nvme*; do
                 controller=$(cd -P "$controller" 2>/dev/null && pwd) || continue
                 case $controller/ in */"$1"/*) on=1 ;; esac
@@ -126,11 +148,13 @@ device_at() { # ADDRESS IDS SERIAL: sets address
         [ "$ids" != "$2" ] || address=$1
         return
     fi
+    matches=
     for dir in "$pci"/*; do
         [ "${dir##*.}" = "${1##*.}" ] || continue
         ids "${dir##*/}"
-        [ "$ids" != "$2" ] || [ "$(dsn "${dir##*/}")" != "$3" ] || { address=${dir##*/} && return; }
+        [ "$ids" != "$2" ] || [ "$(dsn "${dir##*/}")" != "$3" ] || matches="$matches ${dir##*/}"
     done
+    choose "$1"
 }
 
 # ---- both ----
@@ -157,7 +181,7 @@ take() { # NAME ADDRESS DRIVER SERIAL
 
 set_aside() { # NAME ADDRESS IDS DRIVER SERIAL, as in the list
     if [ "$4" = nvme ]; then
-        drive_at "$5"
+        drive_at "$2" "$5"
         [ -n "$address" ] || { not "$1" "no drive has the serial $5" && return; }
         ! is_root "$address" || { not "$1" "the host starts from it" && return; }
     else
@@ -168,6 +192,27 @@ set_aside() { # NAME ADDRESS IDS DRIVER SERIAL, as in the list
     take "$1" "$address" "$4" "$5"
 }
 
+# The root has not appeared: after a while, it may be on what was taken.
+give_back() {
+    grep -q '^aside ' "$record" 2>/dev/null || return 0
+    read -r now _ </proc/uptime
+    [ -r "$record.since" ] || echo "${now%.*}" >"$record.since"
+    read -r since <"$record.since"
+    [ $((${now%.*} - since)) -ge "$1" ] || return 0
+    while read -r what address _; do
+        [ "$what" = aside ] || continue
+        echo >"$pci/$address/driver_override"
+        echo "$address" >"$pci/$address/driver/unbind"
+        echo "$address" >/sys/bus/pci/drivers_probe
+    done <"$record"
+    : >"$record"
+    not all "the host did not find its root, and all was given back"
+}
+
+if [ "${1-}" = back ]; then
+    give_back "${2-15}"
+    exit 0
+fi
 read -r line </proc/cmdline
 [ -r "$list" ] || exit 0
 mkdir -p "${record%/*}"

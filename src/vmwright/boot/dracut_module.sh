@@ -6,8 +6,9 @@ check() { [[ -r /etc/vmwright/devices ]]; }
 depends() { :; }
 
 installkernel() {
-    instmods vfio-pci
-    ! grep -q ' nvme ' /etc/vmwright/devices || instmods nvme
+    # Also modules that are not in use while this is made.
+    hostonly='' instmods vfio-pci
+    ! grep -q ' nvme ' /etc/vmwright/devices || hostonly='' instmods nvme
 }
 
 install() {
@@ -17,4 +18,5 @@ install() {
     # shellcheck disable=SC2154  # dracut says where its module is
     inst_script "$moddir/aside.sh" /sbin/vmwright-aside
     inst_hook pre-udev 00 "$moddir/hook.sh"
+    inst_hook initqueue/timeout 00 "$moddir/back.sh"
 }

@@ -94,5 +94,6 @@ def _merging(case: Case) -> Iterator[Check]:
     if case.health.ksm and len(case.view.facts.nodes) > 1:
         yield Check(Verdict.NOTE, _AREA, "the kernel merges equal pages of VMs on different NUMA nodes (KSM)",
                     "memory that is bound to a node may be read from another one, which is slower",
-                    "echo 2 > /sys/kernel/mm/ksm/run; echo 0 > /sys/kernel/mm/ksm/merge_across_nodes; "
+                    "while there is free memory for all that is merged now (pages_sharing there, of 4K): echo 2 > "
+                    "/sys/kernel/mm/ksm/run; echo 0 > /sys/kernel/mm/ksm/merge_across_nodes; "
                     "echo 1 > /sys/kernel/mm/ksm/run (ksmtuned, where it runs, sets the first anew)")

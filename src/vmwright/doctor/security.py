@@ -28,11 +28,13 @@ def _confined(case: Case) -> Check:
         return Check(Verdict.OK, _AREA, "SELinux is enforcing")
     if health.selinux:
         return Check(Verdict.NOTE, _AREA, "SELinux is permissive: it denies nothing", _UNCONFINED,
-                     "setenforce 1, and SELINUX=enforcing in /etc/selinux/config")
+                     "fixfiles -F onboot and a reboot; when nothing is denied any more (ausearch -m AVC), setenforce 1 "
+                     "and SELINUX=enforcing in /etc/selinux/config")
     if health.apparmor:
         return Check(Verdict.OK, _AREA, "AppArmor is on")
     return Check(Verdict.NOTE, _AREA, "neither AppArmor nor SELinux confines VMs", _UNCONFINED,
-                 "switch on the one that the host's distribution has, at the kernel's command line")
+                 "switch on the one that the host's distribution has, as its manual says: SELinux permissive first, "
+                 "with all files labelled anew")
 
 
 def _denials(case: Case) -> Iterator[Check]:

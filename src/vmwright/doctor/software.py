@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vmwright.doctor.check import Area, Case, Check, Verdict, names
-from vmwright.plan.checks import UEFI_FEATURES, check_host
+from vmwright.plan.checks import check_host
 from vmwright.plan.groups import copies_holes
 from vmwright.plan.needs import VIRTUALISATION, besides, family, firmware_remedy, package, remedy, there, tools_of
 from vmwright.plan.prepare import lacking, plan_packages
@@ -114,7 +114,6 @@ def needs(case: Case) -> Iterator[Need]:
         yield Need("libvirt", FREE_PAGES[0], "free memory given back by VMs", Verdict.WARN)
         yield Need("QEMU", FREE_PAGES[1], "free memory given back by VMs", Verdict.WARN)
     if uefi:
-        yield Need("libvirt", UEFI_FEATURES, f"the choice of UEFI firmware by its features ({names(uefi)})")
         yield Need("libvirt", (8, 1), f"a fresh copy of UEFI's variables when {names(uefi)} "
                    f"{'are' if len(uefi) > 1 else 'is'} rebuilt", Verdict.WARN)
     most = [vm.name for vm in view.vms if effective_cpu(vm.cpu, view.domain_type) == "maximum"]

@@ -154,6 +154,7 @@ def assemble(name: str, outputs: Mapping[str, probes.Output], inventory: Invento
         return host
     seen = _seen(name, outputs)
     return replace(host, devices=_devices(host, outputs, seen), iommu=seen.iommu, not_aside=seen.not_aside,
+                   fstab=seen.fstab,
                    held=pci.parse_notes(outputs["held"].text))
 
 

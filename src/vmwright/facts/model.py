@@ -530,6 +530,7 @@ class HostFacts:
     devices: tuple[DeviceFacts, ...] = ()
     iommu: IommuFacts | None = None  # None: not read, as the devices
     held: tuple[HeldFacts, ...] = ()
+    fstab: tuple[tuple[str, str], ...] = ()  # devices that the boot waits for, and where they are to be mounted
     not_aside: tuple[tuple[str, str], ...] = ()  # devices that were not set aside at boot, and why; "all": none was
     boot: BootFacts = BootFacts()
     platform: PlatformFacts = PlatformFacts()

@@ -89,6 +89,8 @@ for table in DMAR IVRS; do [ ! -e "/sys/firmware/acpi/tables/$table" ] || printf
 read -r line </proc/cmdline; printf 'cmdline\t%s\n' "$line"
 while read -r line; do printf 'route\t%s\n' "$line"; done </proc/net/route
 while read -r line; do printf 'route6\t%s\n' "$line"; done </proc/net/ipv6_route
+findmnt --fstab --evaluate --noheadings --raw --output SOURCE,TARGET,OPTIONS 2>/dev/null |
+  while read -r source target options; do printf 'fstab\t%s\t%s\t%s\n' "$source" "$target" "$options"; done
 if [ -r ASIDE ]; then while read -r line; do printf 'aside\t%s\n' "$line"; done <ASIDE; fi
 """.replace("ASIDE", ASIDE_RECORD) + SESSION
 
@@ -128,6 +130,7 @@ class Seen:
     routes: tuple[str, ...] = ()  # interfaces that a default route goes by
     btrfs: tuple[str, ...] = ()  # paths of the devices of mounted btrfs
     session: str | None = None  # the host's address that the ssh session came to
+    fstab: tuple[tuple[str, str], ...] = ()  # devices that the boot waits for, and where they are to be mounted
     not_aside: tuple[tuple[str, str], ...] = ()  # names of devices that were not set aside at boot, and why
 
 
@@ -149,6 +152,8 @@ def parse(text: str, serials: Mapping[str, str], names: str = "") -> Seen:
         routes=tuple(dict.fromkeys(_default_routes(rows))),
         btrfs=tuple(_path(row[0]) for row in rows.get("btrfs", ())),
         session=session_address(" ".join(rows["session"][0])),
+        fstab=tuple((row[0], row[1]) for row in rows.get("fstab", ()) if len(row) == 3
+                    and not {"nofail", "noauto"} & set(row[2].split(","))),
         not_aside=tuple((words[1], words[2]) for row in rows.get("aside", ())
                         if len(words := row[0].split(maxsplit=2)) == 3 and words[0] == "not"),
     )

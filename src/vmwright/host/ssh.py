@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from vmwright.errors import HostError
 from vmwright.host.run import Completed, OnLine, attach, end, ending, lifeline, run, spawn
@@ -147,7 +148,7 @@ class SshHost:
         """
         self._connect()
         if self._sudo and not self.run(["sh", "-c", f"command -v {_RELAY}"], check=False).code:
-            return f"qemu+ext:///system?command={self._relay()}"
+            return f"qemu+ext:///system?command={quote(str(self._relay()))}"
         local = str(self._path("libvirt"))
         if not Path(local).exists():
             run(self._control("forward", "-L", f"{local}:{_LIBVIRT_SOCKET}"), where=f" on {self.name}",
@@ -157,7 +158,8 @@ class SshHost:
     def _relay(self) -> Path:
         """A program of ours that speaks with the host's libvirt by its standard input and output (libvirt: ext)."""
         path = self._path("relay")
-        path.write_text(f"#!/bin/sh\nexec {shlex.join(self._ssh(self._remote([_RELAY, 'qemu:///system'])))}\n")
+        # Not in our group of processes: a Ctrl-C is for us alone, and what is under way still needs libvirt.
+        path.write_text(f"#!/bin/sh\nexec setsid {shlex.join(self._ssh(self._remote([_RELAY, 'qemu:///system'])))}\n")
         path.chmod(0o700)
         return path
 

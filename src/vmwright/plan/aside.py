@@ -13,14 +13,14 @@ from vmwright.boot.aside import Entry
 from vmwright.names import ASIDE_LIST, OUR_FILES
 from vmwright.plan.action import Change, Sign
 from vmwright.plan.actions import AS_ASKED, Kept
-from vmwright.plan.devices import NETWORK, NVME, STORAGE, Row, find, host_uses, short
+from vmwright.plan.devices import NETWORK, NVME, STORAGE, Row, above, find, host_uses, short
 from vmwright.plan.host_actions import GiveBack, PrepareFiles, WriteFiles
 from vmwright.plan.own_files import is_anothers, leftover, mark, to_write
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import DeviceSpec
 
 _WHAT = "devices at boot"
-_TOOLS = ("update-initramfs", "dracut")
+_TOOLS = ("dracut", "update-initramfs")  # a host with dracut may have the other as another name for it
 _OWN = (ASIDE_LIST, *(path for path in OUR_FILES if "initramfs-tools" in path or "dracut" in path))
 
 
@@ -84,7 +84,9 @@ def _entry(view: View, spec: DeviceSpec, row: Row, draft: Draft) -> Entry | None
     """How a device is known when the host boots; None for one that is not to be taken then."""
     kind, device = row.facts.kind, row.facts
     uses = host_uses(view, row)
-    if uses:
+    listed = [(f"{source} is to be mounted at {place} (/etc/fstab)", "") for source, place in view.facts.fstab
+              if any(block.path == source for block in above(view, row))]
+    if uses := [*uses, *listed]:
         draft.warnings.append(f"host {view.host.name}: {row} is not set aside at boot, for it is in use by the host: "
                               f"{uses[0][0]}")
         return None
@@ -113,11 +115,12 @@ def _say(entry: Entry | None) -> str:
 
 def unclaimed(view: View, gone: Iterable[Entry]) -> tuple[str, ...]:
     """The addresses of devices that were set aside at this boot, are not to be any more, and that no VM has."""
-    at = {device.address: device for device in view.facts.devices}
     had = {address for domain in view.facts.domains for config in (domain.persistent, domain.live) if config
            for address in config.hostdevs}
-    return tuple(entry.address for entry in gone if entry.address not in had and entry.address in at
-                 and at[entry.address].driver == "vfio-pci" and at[entry.address].former)
+    serials = {entry.serial or entry.address for entry in gone}
+    return tuple(device.address for device in view.facts.devices if device.address not in had
+                 and device.driver == "vfio-pci" and device.former
+                 and (device.serial or device.pcie_serial or device.address) in serials)
 
 
 def plan_give_back(view: View, gone: Iterable[Entry], why: str, draft: Draft) -> None:
@@ -145,7 +148,8 @@ def taking_away(view: View, why: str) -> WriteFiles:
     there = aside.parse_list(view.facts.platform.file(ASIDE_LIST).text or "")
     return WriteFiles(
         host=view.host.name, what=_WHAT, sign=Sign.REMOVE, why=why,
-        remove=tuple(path for path in _OWN if view.facts.platform.file(path).ours is not None),
+        remove=tuple(file.path for file in map(view.facts.platform.file, _OWN)
+                     if file.ours is not None and file.text == file.ours),
         after=(aside.make_anew(tool),) if tool else (),
         changes=tuple(Change(f"device {entry.name}", _say(entry), "left to the host's driver", "at next boot")
                       for entry in there))

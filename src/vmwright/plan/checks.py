@@ -14,11 +14,10 @@ from vmwright.plan.groups import check_overcommit, copies_holes
 from vmwright.plan.needs import firmware_remedy, there
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import Copy, Firmware
-from vmwright.units import GIB, MIB, format_size, parse_version
+from vmwright.units import GIB, MIB, format_size
 
 # What the host itself should keep; below it, it starts to swap or to kill.
 _HOST_RESERVE = 256 * MIB
-UEFI_FEATURES = (7, 2)  # libvirt's first version with <firmware><feature/></firmware>, by its documentation
 _SHOWN = 4  # VMs named as the largest
 _SEED = MIB  # about; in a volume group it is at least one extent
 
@@ -40,10 +39,6 @@ def check_host(view: View, draft: Draft) -> None:
     if uefi and not facts.uefi:
         draft.refuse(f"host {name}: libvirt finds no UEFI firmware, which {uefi.name} boots with",
                      f"install it: {firmware_remedy(facts.platform)} (or say `firmware: bios`)", uefi.where)
-    if uefi and facts.libvirt and parse_version(facts.libvirt) < UEFI_FEATURES:
-        draft.refuse(f"host {name}: libvirt {facts.libvirt} cannot choose UEFI firmware by its features, which "
-                     f"{uefi.name} takes; {'.'.join(map(str, UEFI_FEATURES))} and newer can",
-                     "say `firmware: bios`, or take a newer release of the host's distribution", uefi.where)
     if view.domain_type == "qemu" and view.host.accelerator == "auto":
         reason = f" ({facts.kvm_reason})" if facts.kvm_reason else ""
         draft.warnings.append(f"host {name}: guests run emulated, some ten times slower than with KVM, because KVM is "

@@ -280,7 +280,7 @@ def host_uses(view: View, row: Row) -> list[tuple[str, str]]:
 
 def _active(view: View, row: Row) -> list[str]:
     """Paths of active volumes of LVM on a device."""
-    return [block.path for block in _above(view, row) if block.kind == "lvm"]
+    return [block.path for block in above(view, row) if block.kind == "lvm"]
 
 
 def _is_guests(view: View, row: Row, active: Collection[str]) -> bool:
@@ -299,7 +299,8 @@ def _pools(view: View) -> tuple[str, ...]:
     return tuple(f"/dev/mapper/{dm_name(group, '')}" for group in groups)
 
 
-def _above(view: View, row: Row) -> Iterator[BlockFacts]:
+def above(view: View, row: Row) -> Iterator[BlockFacts]:
+    """What stands on a device: its disks, their partitions, and what is on those."""
     found = set(row.facts.blocks)
     for block in view.facts.blocks:
         if block.path in found or any(parent in found for parent in block.parents):
@@ -309,7 +310,7 @@ def _above(view: View, row: Row) -> Iterator[BlockFacts]:
 
 def content(view: View, row: Row) -> tuple[int, tuple[str, ...]]:
     """The size of the disks on a device, and what was found on them; 0 while the host does not see them."""
-    blocks = list(_above(view, row))
+    blocks = list(above(view, row))
     found = [f"{block.table} partition table" for block in blocks if block.table]
     found += [signature for block in blocks for signature in block.signatures]
     return sum(block.size for block in blocks if block.path in row.facts.blocks), tuple(dict.fromkeys(found))

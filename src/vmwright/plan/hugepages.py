@@ -20,9 +20,11 @@ from vmwright.plan.nodes import for_guests
 from vmwright.plan.own_files import is_anothers, leftover, mark, to_write
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import HugePages
-from vmwright.units import KIB, format_size
+from vmwright.units import KIB, MIB, format_size
 
 _WHAT = "huge pages"
+_LEFT = 512 * MIB  # of a node's free memory, for the host
+_SHOWN = 5  # VMs named in one sentence
 Counts = Mapping[int, Mapping[int, int]]  # how many, by size and node
 
 
@@ -64,6 +66,7 @@ def _plan(view: View, draft: Draft) -> Counts:
     refused = len(draft.refused)
     wanted = {pages.size: _shared_out(view, pages, draft) for pages in host.hugepages}
     _check_memory(view, wanted, draft)
+    _check_vms(view, wanted, draft)
     if len(draft.refused) == refused:
         _plan_counts(view, wanted, draft)
     return wanted
@@ -103,6 +106,35 @@ def _check_memory(view: View, wanted: Counts, draft: Draft) -> None:
                          view.host.keys.get("hugepages", view.host.where))
 
 
+def _check_vms(view: View, wanted: Counts, draft: Draft) -> None:
+    """What is set aside is gone for VMs of ordinary memory: those that are to run must fit beside it."""
+    asked = sum(size * count for size, counts in wanted.items() for count in counts.values())
+    ordinary = {vm.name: vm.memory for vm in view.listed.values()
+                if vm.running and (vm.pin is None or vm.pin.hugepages == 0)}
+    ordinary |= {domain.name: domain.live.memory for domain in view.facts.domains
+                 if domain.live and domain.name not in view.listed and not domain.live.placement.hugepages}
+    room, memory = for_guests(view.facts.memory), sum(ordinary.values())
+    if ordinary and asked + memory > room:
+        draft.refuse(f"host {view.host.name}: huge pages of {format_size(asked)} leave too little for VMs that are not "
+                     f"made of them: {format_size(memory)} of {format_size(room)} ({_some(list(ordinary))})",
+                     "ask for fewer, or pin these VMs with `hugepages: true`",
+                     view.host.keys.get("hugepages", view.host.where))
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def _fits_now(view: View, wanted: Counts) -> bool:
+    """Whether there is free memory for all of them; the kernel would take it from what runs, else."""
+    for node in view.facts.nodes:
+        more = sum(size * (counts.get(node.number, 0) - pages.total) for size, counts in wanted.items()
+                   if (pages := _of(node, size)))
+        if more > max(0, node.free + node.reclaimable - _LEFT):
+            return False
+    return True
+
+
 def _plan_counts(view: View, wanted: Counts, draft: Draft) -> None:
     host = view.host
     if not view.facts.platform.systemd:
@@ -114,7 +146,12 @@ def _plan_counts(view: View, wanted: Counts, draft: Draft) -> None:
     if files is None:
         return
     changes = tuple(_changes(view, wanted))
-    if files:
+    if files and not _fits_now(view, wanted):
+        draft.actions.append(WriteFiles(
+            host=host.name, what=_WHAT, files=files,
+            why="they come at the host's next boot: there is not enough free memory for them now",
+            changes=tuple(replace(change, when="at next boot") for change in changes)))
+    elif files:
         draft.actions.append(PrepareFiles(
             host=host.name, what=_WHAT, files=files, after=(("systemd-tmpfiles", "--create", HUGE_PAGES),),
             why="the host has others" if changes else "so that it has them at each boot, too",

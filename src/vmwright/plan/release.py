@@ -40,7 +40,18 @@ def plan_release(view: View, draft: Draft) -> None:
         draft.actions.append(taking_away(view, _WHY))
     plan_no_services(view, draft)
     _plan_order(view, draft)
+    _warn_of_vms(view, draft)
     draft.kept += _stays(view)
+
+
+def _warn_of_vms(view: View, draft: Draft) -> None:
+    """VMs stay, and some of them need what goes."""
+    needing = sorted(domain.name for domain in view.facts.domains
+                     if domain.persistent.hostdevs or domain.persistent.placement.hugepages)
+    if needing and draft.actions:
+        draft.warnings.append(f"host {view.host.name}: {', '.join(needing)} {'has' if len(needing) == 1 else 'have'} "
+                              "devices or huge pages, and may not start after the host's next boot: it starts without "
+                              "what vmwright has set for them")
 
 
 def _goes(view: View, path: str, draft: Draft) -> bool:

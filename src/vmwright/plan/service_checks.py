@@ -93,6 +93,11 @@ def check_masquerade(view: View, masquerade: MasqueradeSpec, facts: ServicesFact
     """Whether guests can be let out by that interface."""
     refused, host, out = len(draft.refused), view.host.name, masquerade.out
     _check_link(view, out, "service masquerade", "interface", masquerade.where, draft)
+    link = view.links.get(out)
+    bridge = next((bridge.name for bridge in view.host.bridges if bridge.port == out), link.master if link else None)
+    if bridge:
+        draft.refuse(f"host {host}: service masquerade goes out by {out}, which is a port of {bridge}: what is routed "
+                     f"leaves by {bridge} itself", f"say `masquerade: {bridge}`", masquerade.where)
     if _firewalld(facts):
         draft.refuse(f"host {host}: firewalld is running, and lets nothing through that is not in its own rules",
                      f"let it do this itself: firewall-cmd --permanent --zone=external --change-interface={out}; "

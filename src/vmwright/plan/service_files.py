@@ -147,10 +147,15 @@ def ntp_files(cloud: Cloud, ntp: NtpSpec, path: str) -> tuple[NewFile, ...]:
 
 # -- package proxies ---------------------------------------------------------------------------------------------------
 
+_INSIDE = ("127.0.0.0/8", "0.0.0.0/32", "169.254.0.0/16", "::1/128", "fe80::/10")
+
+
 def squid_files(cloud: Cloud, proxy: ProxySpec, *, port_said: bool) -> tuple[NewFile, ...]:
     """Of squid: who may use it, and that packages are kept. `port_said`: its main file has the port already."""
     lines = [
-        f"acl vmwright_guests src {' '.join(map(str, proxy.networks))}", "http_access allow vmwright_guests",
+        f"acl vmwright_guests src {' '.join(map(str, proxy.networks))}",
+        f"acl vmwright_inside dst {' '.join(_INSIDE)}",  # the host's own programs, and what is only for itself
+        "http_access deny vmwright_guests vmwright_inside", "http_access allow vmwright_guests",
         *([] if port_said else [f"http_port {proxy.port}"]),
         "maximum_object_size 1 GB",  # counts for what comes after it
         f"cache_dir ufs /var/spool/squid {proxy.cache // MIB} 16 256",

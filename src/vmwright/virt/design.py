@@ -101,15 +101,16 @@ def domain_xml(
         clock(type),
         *domain_parts.lifecycle(poweroff="destroy", reboot="restart", crash="restart"),
         domain_parts.power_management(suspend_to_memory=False, suspend_to_disk=False),
-        devices.devices(*_devices(vm.name, disks, seed_path, nics, hostdevs, reports=ground.reports)),
+        devices.devices(*_devices(vm.name, disks, seed_path, nics, hostdevs)),
     )
     if placement != ANYWHERE:
         placing.lay(root, placement, ceiling, ground)
+    placing.for_older(root, ground)
     return render(root)
 
 
 def _devices(vm: str, disks: Sequence[DiskChoice], seed_path: str, nics: Sequence[NicChoice],
-             hostdevs: Sequence[str], *, reports: bool) -> Iterator[ET.Element]:
+             hostdevs: Sequence[str]) -> Iterator[ET.Element]:
     needed = len(disks) + 1 + len(nics) + _FIXED_DEVICES + len(hostdevs)
     yield devices.no_usb()
     yield from (devices.root_port(index) for index in range(1, needed + SPARE_PORTS + 1))
@@ -122,7 +123,7 @@ def _devices(vm: str, disks: Sequence[DiskChoice], seed_path: str, nics: Sequenc
     yield devices.console()
     yield devices.channel(AGENT_CHANNEL)
     # no autodeflate: with it the guest's MemTotal would not show what the balloon has taken
-    yield devices.balloon(stats_period=STATS_PERIOD, reports=reports)
+    yield devices.balloon(stats_period=STATS_PERIOD)
     yield devices.rng("/dev/urandom")
     yield devices.panic()
     yield devices.no_video()

@@ -11,28 +11,49 @@ from vmwright.virt.xml import domain as domain_parts
 from vmwright.virt.xml import placement as parts
 from vmwright.virt.xml.tree import drop, ensure, insert_after, replace
 
-FREE_PAGES = (6, 9), (5, 1)  # libvirt's and QEMU's first versions with free page reporting, by their documentation
+# First versions of libvirt (and QEMU) that know what we write, by their documentation.
+FREE_PAGES = (6, 9), (5, 1)  # <memballoon freePageReporting=...>
+_FIRMWARE, _MIGRATABLE = (7, 2), (6, 5)  # <os><firmware>, <cpu migratable=...>
 _PINS = ("vcpupin", "emulatorpin", "iothreadpin")
 
 
 @dataclass(frozen=True)
 class Ground:
-    """What of a host decides how a VM is written: its CPU's vendor, sizes of huge pages with a hugetlbfs, whether its
-    libvirt and QEMU know of free page reporting."""
+    """What of a host decides how a VM is written: its CPU's vendor, sizes of huge pages with a hugetlbfs, and the
+    versions of libvirt and QEMU, None for new ones."""
 
     vendor: str = ""
     mounts: frozenset[int] = frozenset()
-    reports: bool = True
+    libvirt: str | None = None
+    emulator: str | None = None
 
     @classmethod
     def of(cls, host: HostFacts) -> Ground:
         """That of a host."""
         mounts = frozenset(page.size for node in host.nodes for page in node.hugepages if page.mounted)
-        found = zip((host.libvirt, host.emulator), FREE_PAGES, strict=True)
-        return cls(host.cpu_vendor, mounts, all(parse_version(text) >= first for text, first in found if text))
+        return cls(host.cpu_vendor, mounts, host.libvirt, host.emulator)
+
+    def knows(self, libvirt: tuple[int, int], emulator: tuple[int, int] = (0, 0)) -> bool:
+        """Whether its libvirt and its QEMU are of these versions, or newer."""
+        pairs = ((self.libvirt, libvirt), (self.emulator, emulator))
+        return all(text is None or parse_version(text) >= first for text, first in pairs)
 
 
 UNKNOWN = Ground()
+
+
+def for_older(root: ET.Element, ground: Ground) -> None:
+    """Take out what an older libvirt would refuse; none of it is needed for the VM to run.
+
+    Without <firmware>, libvirt chooses UEFI firmware that does without SMM, as Secure Boot never does.
+    """
+    balloon, cpu, os = (root.find(path) for path in ("devices/memballoon", "cpu", "os"))
+    if balloon is not None and not ground.knows(*FREE_PAGES):
+        balloon.attrib.pop("freePageReporting", None)
+    if cpu is not None and not ground.knows(_MIGRATABLE):
+        cpu.attrib.pop("migratable", None)
+    if os is not None and not ground.knows(_FIRMWARE):
+        drop(os, "firmware")
 
 
 def lay(root: ET.Element, placement: Placement, ceiling: int, ground: Ground = UNKNOWN) -> None:

@@ -12,13 +12,21 @@ from tests.unit.plan.test_devices import FIRST, device, file, planned, server
 from vmwright.boot import aside
 from vmwright.boot.aside import Entry
 from vmwright.facts.model import FileFacts, HostFacts, IommuFacts, PlatformFacts, Use, UseFacts
-from vmwright.names import ASIDE_LIST, DRACUT_FILES, INITRAMFS_HOOK, INITRAMFS_SCRIPT, written_note
+from vmwright.names import (
+    ASIDE_LIST,
+    DRACUT_FILES,
+    INITRAMFS_BLOCK,
+    INITRAMFS_HOOK,
+    INITRAMFS_SCRIPT,
+    written_note,
+)
 from vmwright.plan.actions import Plan
 from vmwright.plan.host_actions import PrepareFiles, Reboot, WriteFiles
 from vmwright.plan.own_files import mark
 
 READY = replace(DEBIAN, tools=(*DEBIAN.tools, "update-initramfs"))
 DRACUT = replace(DEBIAN, tools=("dnf", "grubby", "dracut"))
+EVERY = (ASIDE_LIST, INITRAMFS_HOOK, INITRAMFS_SCRIPT, INITRAMFS_BLOCK)
 ONE = f"{{nvme-1: {{serial: {FIRST}}}}}"
 CLOUD = cloud().name
 LIST = mark(CLOUD) + f"nvme-1 0000:05:00.0 144d:a80a nvme {FIRST}\n"
@@ -49,8 +57,8 @@ def test_a_drive_is_known_by_its_own_serial() -> None:
     action = writing(plan(ONE, server()))
     texts = {file.path: file.text for file in action.files}
     assert texts[ASIDE_LIST] == LIST
-    assert list(texts) == [ASIDE_LIST, INITRAMFS_HOOK, INITRAMFS_SCRIPT]
-    assert [file.mode for file in action.files] == [None, 0o755, 0o755]
+    assert list(texts) == [ASIDE_LIST, INITRAMFS_HOOK, INITRAMFS_SCRIPT, INITRAMFS_BLOCK]
+    assert [file.mode for file in action.files] == [None, 0o755, 0o755, 0o755]
     assert action.after == (("update-initramfs", "-u", "-k", "all"),)
     assert not isinstance(action, PrepareFiles), "nothing of the plan waits for it"
 
@@ -135,7 +143,7 @@ def test_changed_by_hand_it_is_shown() -> None:
 def test_it_goes_when_the_file_sets_nothing_aside() -> None:
     done = after(writing(plan(ONE, server())))
     action = writing(plan("{}", server(), done))
-    assert action.remove == (ASIDE_LIST, INITRAMFS_HOOK, INITRAMFS_SCRIPT)
+    assert action.remove == EVERY
     assert action.after == (("update-initramfs", "-u", "-k", "all"),)
 
 
@@ -143,7 +151,7 @@ def test_the_file_can_leave_it_to_the_start_of_the_vms() -> None:
     off = "devices_at_boot: false"
     assert nothing(plan(ONE, server(), more=off))
     done = after(writing(plan(ONE, server())))
-    assert writing(plan(ONE, server(), done, more=off)).remove == (ASIDE_LIST, INITRAMFS_HOOK, INITRAMFS_SCRIPT)
+    assert writing(plan(ONE, server(), done, more=off)).remove == EVERY
 
 
 def test_what_was_not_set_aside_is_told() -> None:
@@ -159,3 +167,14 @@ def test_a_list_is_read_as_it_is_written() -> None:
                Entry("c", "0000:03:00.0", "144d:a80a", "nvme", "SERIAL OF 3 WORDS"))
     assert aside.parse_list(aside.list_text(mark("lab"), entries)) == entries
     assert written_note(ASIDE_LIST).endswith(ASIDE_LIST)
+
+
+def test_what_the_boot_waits_for_is_not_taken() -> None:
+    """It was unmounted for now; without its line in fstab gone, the next boot would wait for it in vain."""
+    host = server()
+    path = next(block.path for block in host.blocks if block.path in next(
+        device for device in host.devices if device.address == "0000:05:00.0").blocks)
+    found = plan(ONE, replace(host, fstab=((path, "/srv"),)))
+    assert nothing(found)
+    assert found.warnings == (f"host here: device nvme-1 (05:00.0) is not set aside at boot, for it is in use by the "
+                              f"host: {path} is to be mounted at /srv (/etc/fstab)",)

@@ -149,11 +149,3 @@ def test_nothing_is_refused_when_nothing_is_to_do() -> None:
     found = make_plan(wanted, Facts((full,)))
     assert not found.refused and not found.actions
     assert not make_plan(wanted, all_facts(wanted, machine)).warnings
-
-
-def test_a_libvirt_that_is_too_old_for_uefi_is_refused_before_anything_is_done() -> None:
-    wanted, machine = cloud(), made(cloud())
-    old = facts(wanted, machine, libvirt="6.0.0")
-    assert refused(make_plan(wanted, old)) == [
-        "host here: libvirt 6.0.0 cannot choose UEFI firmware by its features, which web takes; 7.2 and newer can\n"
-        "    say `firmware: bios`, or take a newer release of the host's distribution"]

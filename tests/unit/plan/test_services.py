@@ -209,7 +209,10 @@ def test_what_chrony_is_told() -> None:
 def test_what_squid_is_told() -> None:
     found = planned("proxy: {cache: 2G}")
     assert text_of(found, SQUID_CONFIG).splitlines()[1:] == [
-        "acl vmwright_guests src 10.2.0.0/24", "http_access allow vmwright_guests", "maximum_object_size 1 GB",
+        "acl vmwright_guests src 10.2.0.0/24",
+        "acl vmwright_inside dst 127.0.0.0/8 0.0.0.0/32 169.254.0.0/16 ::1/128 fe80::/10",
+        "http_access deny vmwright_guests vmwright_inside", "http_access allow vmwright_guests",
+        "maximum_object_size 1 GB",
         "cache_dir ufs /var/spool/squid 2048 16 256", r"refresh_pattern -i \.(u?deb|d?rpm)$ 129600 100% 129600"]
 
 

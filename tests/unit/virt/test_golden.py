@@ -88,6 +88,7 @@ CASES: dict[str, tuple[str, Callable[[], str]]] = {
     "vm-placed.xml": ("domain", lambda: _domain(_vm(vcpus=4), [VOLUME], [], placement=PLACED)),
     "vm-placed-amd.xml": ("domain", lambda: _domain(_vm(vcpus=4), [VOLUME], [], placement=PLACED,
                                                     ground=Ground("AMD", frozenset([PLACED.hugepages])))),
+    "vm-older.xml": ("domain", lambda: _domain(_vm(), [ROOT], [], ground=Ground(libvirt="6.0.0", emulator="4.2.1"))),
     "vm-spread.xml": ("domain", lambda: _domain(_vm(vcpus=4), [ROOT], [], placement=SPREAD)),
     "device-disk-block.xml": ("disk", lambda: design.disk_device_xml(VOLUME)),
     "device-disk.xml": ("disk", lambda: design.disk_device_xml(DATA)),

@@ -51,11 +51,9 @@ def rng(source: str) -> ET.Element:
     return el("rng", el("backend", text=source, model="random"), model="virtio")
 
 
-def balloon(*, stats_period: int, reports: bool = True) -> ET.Element:
-    """The balloon. The guest tells of its memory every `stats_period` seconds; with `reports` it hands free pages back.
-    """
-    known = {"freePageReporting": "on"} if reports else {}
-    return el("memballoon", el("stats", period=stats_period), model="virtio", **known)
+def balloon(*, stats_period: int) -> ET.Element:
+    """The balloon; the guest reports its memory every `stats_period` seconds and hands free pages back."""
+    return el("memballoon", el("stats", period=stats_period), model="virtio", freePageReporting="on")
 
 
 def panic() -> ET.Element:
