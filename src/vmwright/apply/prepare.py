@@ -132,6 +132,6 @@ def _await_boot(action: Reboot, context: Context) -> None:
             break
     raise ApplyError(f"host {action.host} has not come back within {_REBOOT_PATIENCE:.0f} s after its reboot", why=said,
                      todo="look at its console. In the boot menu (e), add vmwright.aside=off to the kernel's "
-                          "arguments, which leaves all devices to the host, and take out those that vmwright has added; for good: "
-                          f"vmwright release, or remove {GRUB_DROP_IN} and {ASIDE_LIST}, update-grub, update-initramfs "
-                          "-u")
+                          "arguments, which leaves all devices to the host, and take out those that vmwright added; "
+                          f"for good: vmwright release, or remove {GRUB_DROP_IN} and {ASIDE_LIST}, update-grub, "
+                          "update-initramfs -u")
