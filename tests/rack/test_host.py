@@ -14,7 +14,7 @@ from tests.rack import kit
 from tests.rack.cloud import RackCloud
 
 from vmwright.boot.files import LINK_PATH, SCRIPT_PATH, UNIT, UNIT_PATH
-from vmwright.names import ASIDE_LIST, HUGE_PAGES, start_list
+from vmwright.names import HUGE_PAGES, start_list
 from vmwright.rack import process
 
 POOL = "      images: {dir: /var/lib/libvirt/images}\n"
@@ -159,14 +159,6 @@ def test_without_an_order_libvirt_starts_them_again(cloud: RackCloud) -> None:
     assert "Nothing to do" in cloud.ok("apply", "-y")
 
 
-def test_what_leaves_the_file_goes_back_to_its_driver(cloud: RackCloud) -> None:
-    write(cloud, KEYS.replace("      nvme-1: {serial: PM9A1-1}\n", ""), last="true", two="true", one="false")
-    cloud.ok("apply", "-y")
-    assert drivers(cloud)["PM9A1-1"] == "nvme"
-    assert "PM9A1-1" not in cloud.sh(f"cat {ASIDE_LIST}")
-    assert cloud.sh("vgs --noheadings -o vg_name guests").strip() == "guests", "with all that is on it"
-
-
 def test_what_was_changed_by_hand_is_shown(cloud: RackCloud) -> None:
     cloud.sh(f"echo '# mine' >>{HUGE_PAGES}")
     (said,) = (what for what in cloud.refused() if HUGE_PAGES in what)
@@ -178,6 +170,8 @@ def test_what_was_changed_by_hand_is_shown(cloud: RackCloud) -> None:
 def test_a_host_that_is_released_is_as_it_was(cloud: RackCloud, etc: str) -> None:
     said = cloud.ok("release", "rack", "-y")
     assert "Done: read again, and nothing of vmwright's is left" in said
+    assert drivers(cloud)["PM9A1-1"] == "nvme", "no VM has it"
+    assert cloud.sh("vgs --noheadings -o vg_name guests").strip() == "guests", "with all that is on it"
     cloud.sh(f"rm {ADMIN}; update-grub 2>/dev/null; vgremove -qf guests")
     changed = {line for line in set(etc.splitlines()) ^ set(cloud.sh(ETC).splitlines())
                if "/etc/libvirt/" not in line and "/etc/lvm/" not in line}

@@ -40,6 +40,11 @@ def check_dns(view: View, dns: DnsSpec, facts: ServicesFacts, draft: Draft) -> b
     if len(draft.refused) == refused and not own:
         draft.refuse(f"host {host}: it has no address on {dns.bridge}, where guests could reach its DNS",
                      f"give it one: bridges: {{{dns.bridge}: {{addresses: [...]}}}}", dns.where)
+    for interface in own:
+        if interface.ip.is_global:
+            draft.refuse(f"host {host}: {interface.ip} on {dns.bridge} is a public address, and DNS would be served to "
+                         "everybody who reaches it", "serve guests on a bridge that has private addresses alone",
+                         dns.where)
     _check_dhcp(view, dns, own, draft)
     addresses = {str(interface.ip) for interface in own}
 

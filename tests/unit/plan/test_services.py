@@ -393,3 +393,14 @@ def test_a_host_without_services_has_nothing_of_them_in_its_plan() -> None:
 
 def test_only_one_service_is_one_action() -> None:
     assert isinstance(only(planned("ntp: true", text=LAN)), SetService)
+
+
+def test_dns_is_not_served_at_a_public_address() -> None:
+    public = (*LINKS[:-1], replace(LINKS[-1], addresses=("10.2.0.200/24", "8.8.4.4/24")))
+    (problem,) = refused(planned("dns: {bridge: br0}", links=public))
+    assert problem.startswith("host here: 8.8.4.4 on br0 is a public address, and DNS would be served to everybody")
+    link = replace(LINKS[0], addresses=("8.8.4.4/24",))
+    assert not refused(planned("dns: {bridge: br0}", links=(link, *LINKS[1:]))), "elsewhere it may have one"
+    at_port = tuple(replace(one, master="br0") if one.name == "eno1" else one for one in LINKS)
+    (problem,) = refused(planned("masquerade: eno1", links=at_port))
+    assert problem.startswith("host here: service masquerade goes out by eno1, which is a port of br0")
