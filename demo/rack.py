@@ -10,7 +10,6 @@ XDG_STATE_HOME is FOLDER/state, so that nothing meets the user's own racks and c
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
 import subprocess
 import sys
@@ -188,23 +187,23 @@ def _spent(seconds: float) -> str:
 
 def without_iommu(rack: Record) -> None:
     """Have the server boot as one does on which nobody has switched the IOMMU on: Debian's kernel does so by itself."""
-    boot = ["cat", "/proc/sys/kernel/random/boot_id"]
-    before = _on(rack, *boot)
-    _on(rack, "sh", "-c", f"'echo {shlex.quote(_OFF)} >{_ADMIN} && update-grub 2>/dev/null && systemctl reboot'")
+    before = _on(rack, _BOOT)
+    _on(rack, f"echo '{_OFF}' >{_ADMIN}; update-grub 2>/dev/null; systemctl reboot")
     for _ in range(_BOOT_TRIES):
         time.sleep(2)
-        if _on(rack, *boot) not in ("", before):
+        if _on(rack, _BOOT) not in ("", before):
             return
     raise Failed("the server did not come back from its reboot")
 
 
 _ADMIN = "/etc/default/grub.d/55-admin.cfg"
 _OFF = 'GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX intel_iommu=off"'
-_BOOT_TRIES = 300
+_BOOT, _BOOT_TRIES = "cat /proc/sys/kernel/random/boot_id", 300
 
 
-def _on(rack: Record, *argv: str) -> str:
-    done = subprocess.run(process.ssh_argv(rack, list(argv)), stdin=subprocess.DEVNULL, capture_output=True,
+def _on(rack: Record, script: str) -> str:
+    """What a script says there. It goes by standard input: ssh would have its words split by another shell."""
+    done = subprocess.run(process.ssh_argv(rack, ["sh", "-eu"]), input=script.encode(), capture_output=True,
                           check=False)
     return done.stdout.decode(errors="replace").strip()
 
