@@ -29,6 +29,7 @@ INITRAMFS_SCRIPT = "/etc/initramfs-tools/scripts/init-top/00-vmwright"  # the na
 INITRAMFS_BLOCK = "/etc/initramfs-tools/scripts/local-block/vmwright"
 DRACUT_MODULE = "/usr/lib/dracut/modules.d/80vmwright"
 DRACUT_FILES = tuple(f"{DRACUT_MODULE}/{name}" for name in ("module-setup.sh", "aside.sh", "hook.sh", "back.sh"))
+ASIDE_FILES = (ASIDE_LIST, INITRAMFS_HOOK, INITRAMFS_SCRIPT, INITRAMFS_BLOCK, *DRACUT_FILES)
 
 HUGE_PAGES = "/etc/tmpfiles.d/60-vmwright-hugepages.conf"
 
@@ -48,8 +49,7 @@ SERVICE_FILES = (DNS_CONFIG, DNS_NAMES, DNS_UNIT, NTP_CONFIG, NTP_CONFIG_FEDORA,
                  CACHER_DROP_IN, NAT_RULES, NAT_UNIT, FORWARDING)
 
 # That we may write outside of our own directories.
-OUR_FILES = (GRUB_DROP_IN, KERNEL_NOTE, FILTER_SETTINGS, FILTER_RULE, ASIDE_LIST, INITRAMFS_HOOK, INITRAMFS_SCRIPT,
-             INITRAMFS_BLOCK, *DRACUT_FILES, HUGE_PAGES, *SERVICE_FILES)
+OUR_FILES = (GRUB_DROP_IN, KERNEL_NOTE, FILTER_SETTINGS, FILTER_RULE, *ASIDE_FILES, HUGE_PAGES, *SERVICE_FILES)
 
 _DM_NAME = 127  # DM_NAME_LEN of linux/dm-ioctl.h is 128, with the NUL at its end
 

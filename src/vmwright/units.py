@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 _BINARY = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": TIB}
@@ -121,3 +121,9 @@ def content_hash(*parts: str, length: int = 12) -> str:
 def parse_version(text: str | None) -> tuple[int, ...]:
     """The first two numbers of a version, to compare: (7, 2) of "7.2.19"; nothing of None."""
     return tuple(int(part) for part in (text or "").split(".")[:2] if part.isdigit())
+
+
+def some(items: Sequence[str], shown: int) -> str:
+    """The first few of many, and how many more there are."""
+    more = f" and {len(items) - shown} more" if len(items) > shown else ""
+    return ", ".join(items[:shown]) + more

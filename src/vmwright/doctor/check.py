@@ -12,6 +12,7 @@ from vmwright.plan.action import Action
 from vmwright.plan.hugepages import plan_hugepages
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import VmSpec
+from vmwright.units import some
 
 _SHOWN = 4  # VMs named in one sentence
 
@@ -100,6 +101,4 @@ def refused(area: Area, draft: Draft, why: str) -> Iterable[Check]:
 
 def names(vms: Iterable[str]) -> str:
     """VMs by name; the first few of many."""
-    rows = tuple(vms)
-    more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
-    return ", ".join(rows[:_SHOWN]) + more
+    return some(tuple(vms), _SHOWN)

@@ -154,10 +154,7 @@ def parse_clock(text: str, before: float, after: float) -> Clock:
 
 def assemble(name: str, outputs: Mapping[str, probes.Output]) -> HealthFacts:
     """What the probes said. Pure. Raises HostError naming the probe that went wrong."""
-    for probe in commands():
-        if probe not in outputs:
-            raise HostError(f"host {name} did not answer the probe {probe}", why="its shell ended too early",
-                            todo="is the login shell there a POSIX shell, and does it print nothing by itself?")
+    probes.answered(outputs, name, commands())
     denied = _read(name, "denials", denials.parse, outputs["denials"].text)
     return _read(name, "health", lambda text: parse(text, denied), outputs["health"].text)
 

@@ -229,7 +229,12 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
 
 def demand(outputs: Mapping[str, Output], host: str, more: Iterable[str] = ()) -> None:
     """Raise HostError unless every probe has answered; `more` are those that were asked besides `commands`."""
-    missing = [name for name in (*commands("any", ()), *more) if name not in outputs]
+    answered(outputs, host, (*commands("any", ()), *more))
+
+
+def answered(outputs: Mapping[str, Output], host: str, asked: Iterable[str]) -> None:
+    """Raise HostError unless all of these probes have answered."""
+    missing = [name for name in asked if name not in outputs]
     if missing:
         raise HostError(f"host {host} did not answer the probe {missing[0]}", why="its shell ended too early",
                         todo="is the login shell there a POSIX shell, and does it print nothing by itself?")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from vmwright.boot import aside
 from vmwright.boot.aside import Entry
-from vmwright.names import ASIDE_LIST, OUR_FILES
+from vmwright.names import ASIDE_FILES, ASIDE_LIST
 from vmwright.plan.action import Change, Sign
 from vmwright.plan.actions import AS_ASKED, Kept
 from vmwright.plan.devices import NETWORK, NVME, STORAGE, Row, above, find, host_uses, short
@@ -21,23 +21,32 @@ from vmwright.spec.cloud import DeviceSpec
 
 _WHAT = "devices at boot"
 _TOOLS = ("dracut", "update-initramfs")  # a host with dracut may have the other as another name for it
-_OWN = (ASIDE_LIST, *(path for path in OUR_FILES if "initramfs-tools" in path or "dracut" in path))
 
 
 def plan_aside(view: View, draft: Draft) -> None:
     """The list of devices for the host's initramfs, and what reads it there; its removal when none is set aside."""
-    tool = next((tool for tool in _TOOLS if tool in view.facts.platform.tools), None)
     if not view.host.devices or not view.host.devices_at_boot:
         _plan_none(view, draft)
         return
     if view.facts.iommu is None:
         return
     _tell_missed(view, draft)
+    tool = _tool(view)
     if tool is None:
         draft.kept.append(Kept(view.host.name, _WHAT, "the host has neither update-initramfs nor dracut: devices are "
                                "taken from its drivers when their VMs start"))
     elif not is_anothers(view, ASIDE_LIST, _WHAT, draft):
         _plan_list(view, tool, draft)
+
+
+def _tool(view: View) -> str | None:
+    """What makes the host's initramfs."""
+    return next((tool for tool in _TOOLS if tool in view.facts.platform.tools), None)
+
+
+def _listed(view: View) -> tuple[Entry, ...]:
+    """The devices in the list that is there."""
+    return aside.parse_list(view.facts.platform.file(ASIDE_LIST).text or "")
 
 
 def _tell_missed(view: View, draft: Draft) -> None:
@@ -50,7 +59,7 @@ def _tell_missed(view: View, draft: Draft) -> None:
 
 
 def _plan_list(view: View, tool: str, draft: Draft) -> None:
-    there = {entry.name: entry for entry in aside.parse_list(view.facts.platform.file(ASIDE_LIST).text or "")}
+    there = {entry.name: entry for entry in _listed(view)}
     entries = tuple(_entries(view, there, draft))
     wanted = aside.files(tool, aside.list_text(mark(view.cloud.name), entries))
     if not entries and not there:
@@ -62,7 +71,7 @@ def _plan_list(view: View, tool: str, draft: Draft) -> None:
         draft.kept.append(Kept(view.host.name, _WHAT, AS_ASKED))
         return
     gone = [entry for name, entry in there.items() if name not in {entry.name for entry in entries}]
-    plan_give_back(view, gone, "they are not set aside any more", draft)
+    _plan_give_back(view, gone, "they are not set aside any more", draft)
     comes = not view.facts.iommu or not view.facts.iommu.on  # then the host is to boot anew in any case
     kind = PrepareFiles if comes and view.host.iommu else WriteFiles
     draft.actions.append(kind(
@@ -113,7 +122,7 @@ def _say(entry: Entry | None) -> str:
     return f"{', '.join(filter(None, (short(entry.address), entry.serial)))} by vfio-pci" if entry else ""
 
 
-def unclaimed(view: View, gone: Iterable[Entry]) -> tuple[str, ...]:
+def _unclaimed(view: View, gone: Iterable[Entry]) -> tuple[str, ...]:
     """The addresses of devices that were set aside at this boot, are not to be any more, and that no VM has."""
     had = {address for domain in view.facts.domains for config in (domain.persistent, domain.live) if config
            for address in config.hostdevs}
@@ -123,9 +132,9 @@ def unclaimed(view: View, gone: Iterable[Entry]) -> tuple[str, ...]:
                  and (device.serial or device.pcie_serial or device.address) in serials)
 
 
-def plan_give_back(view: View, gone: Iterable[Entry], why: str, draft: Draft) -> None:
+def _plan_give_back(view: View, gone: Iterable[Entry], why: str, draft: Draft) -> None:
     """Devices go back to the host's drivers at once, as soon as no VM has them."""
-    addresses = unclaimed(view, gone)
+    addresses = _unclaimed(view, gone)
     if addresses:
         draft.actions.append(GiveBack(
             host=view.host.name, addresses=addresses, why=why,
@@ -133,23 +142,20 @@ def plan_give_back(view: View, gone: Iterable[Entry], why: str, draft: Draft) ->
 
 
 def _plan_none(view: View, draft: Draft) -> None:
-    """No device is set aside any more: its driver has it again at the next boot."""
-    if not leftover(view, ASIDE_LIST, draft):
-        return
-    there = aside.parse_list(view.facts.platform.file(ASIDE_LIST).text or "")
-    why = "the file sets no device aside any more" if not view.host.devices else "the file says devices_at_boot: false"
-    plan_give_back(view, there, why, draft)
-    draft.actions.append(taking_away(view, why))
+    """No device is set aside any more."""
+    if leftover(view, ASIDE_LIST, draft):
+        plan_nothing_aside(view, "the file sets no device aside any more" if not view.host.devices else
+                           "the file says devices_at_boot: false", draft)
 
 
-def taking_away(view: View, why: str) -> WriteFiles:
-    """All files go that set devices aside at boot."""
-    tool = next((tool for tool in _TOOLS if tool in view.facts.platform.tools), None)
-    there = aside.parse_list(view.facts.platform.file(ASIDE_LIST).text or "")
-    return WriteFiles(
+def plan_nothing_aside(view: View, why: str, draft: Draft) -> None:
+    """All files go that set devices aside at boot, and the host's drivers have again what no VM has."""
+    there, tool = _listed(view), _tool(view)
+    _plan_give_back(view, there, why, draft)
+    draft.actions.append(WriteFiles(
         host=view.host.name, what=_WHAT, sign=Sign.REMOVE, why=why,
-        remove=tuple(file.path for file in map(view.facts.platform.file, _OWN)
+        remove=tuple(file.path for file in map(view.facts.platform.file, ASIDE_FILES)
                      if file.ours is not None and file.text == file.ours),
         after=(aside.make_anew(tool),) if tool else (),
         changes=tuple(Change(f"device {entry.name}", _say(entry), "left to the host's driver", "at next boot")
-                      for entry in there))
+                      for entry in there)))

@@ -18,6 +18,7 @@ from vmwright.plan.action import Change, Sign
 from vmwright.plan.actions import DestroyVm, Kept, UpdateVm
 from vmwright.plan.host_actions import HostFile, RemoveStartOrder, WriteStartOrder
 from vmwright.plan.view import Draft, View
+from vmwright.units import some
 
 GUESTS_REMEDY = ("say ON_BOOT=ignore in its settings: libvirt-guests in /etc/default, /etc/sysconfig or /etc/conf.d, "
                  "as the distribution has it")
@@ -117,18 +118,13 @@ def _by_order(rows: Iterable[Row]) -> dict[str, str]:
     found: defaultdict[str, defaultdict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         found["then" if row.order == NO_ORDER else f"order {row.order}"][row.seconds].append(row.name)
-    return {key: ", ".join(_some(names) + _wait(names, seconds) for seconds, names in waits.items())
+    return {key: ", ".join(some(names, _SHOWN) + _wait(names, seconds) for seconds, names in waits.items())
             for key, waits in found.items()}
 
 
 def _wait(names: list[str], seconds: int) -> str:
     whose = "its agent answers" if len(names) == 1 else "their agents answer"
     return f" (until {whose}, {seconds} s)" if seconds else ""
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
 
 
 def _file_changes(view: View) -> Iterator[Change]:

@@ -34,21 +34,18 @@ def filter_rule() -> str:
 
 def plan_bridge_filter(view: View, draft: Draft) -> None:
     """Settings of br_netfilter that hold whenever it is loaded, on a host with bridges."""
-    wiring, platform = view.facts.wiring, view.facts.platform
+    wiring = view.facts.wiring
     if view.host.filter_bridged or not view.host.bridges or wiring is None:
         return
-    wanted = {FILTER_SETTINGS: filter_settings(), FILTER_RULE: filter_rule()}
+    files = to_write(view, (NewFile(FILTER_SETTINGS, filter_settings()), NewFile(FILTER_RULE, filter_rule())), draft)
     on = [name for name, value in wiring.filter if value and name.removeprefix("bridge-nf-call-") in _SETTINGS]
-    if all(platform.file(path).text == text for path, text in wanted.items()):
-        if on:
-            draft.warnings.append(f"host {view.host.name}: {', '.join(on)} {'is' if len(on) == 1 else 'are'} on though "
-                                  f"{FILTER_SETTINGS} says off: some program (Docker, Kubernetes) has switched it on, "
-                                  "and its firewall may keep VMs from each other; if that is meant, say "
-                                  "`filter_bridged: true`")
-        return
-    files = to_write(view, [NewFile(path, text) for path, text in wanted.items()], draft)
     if files:
         draft.actions.append(PrepareFiles(
             host=view.host.name, what="bridge filter", files=files, after=_READ,
             why="else the host's firewall may come between VMs once some program loads br_netfilter",
             changes=(Change("files", "", ", ".join(file.path for file in files)),)))
+    elif files is not None and on:
+        draft.warnings.append(f"host {view.host.name}: {', '.join(on)} {'is' if len(on) == 1 else 'are'} on though "
+                              f"{FILTER_SETTINGS} says off: some program (Docker, Kubernetes) has switched it on, "
+                              "and its firewall may keep VMs from each other; if that is meant, say "
+                              "`filter_bridged: true`")

@@ -10,6 +10,7 @@ from vmwright.facts.model import BlockFacts, DeviceFacts, DomainFacts, Held, Hel
 from vmwright.names import dm_name
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import DeviceSpec, DeviceUse, VmSpec
+from vmwright.units import some
 
 NVME, STORAGE, NETWORK = "0108", "01", "02"  # beginnings of PCI classes
 _BRIDGE, _SCREEN = "06", "0300"
@@ -252,8 +253,7 @@ def _check_group(view: View, vm: VmSpec, row: Row, homes: Mapping[str, str], dra
 
 
 def _names(peers: list[DeviceFacts]) -> str:
-    shown = ", ".join(f"{short(peer.address)} ({peer.driver})" for peer in peers[:_SHOWN])
-    return f"{shown} and {len(peers) - _SHOWN} more" if len(peers) > _SHOWN else shown
+    return some([f"{short(peer.address)} ({peer.driver})" for peer in peers], _SHOWN)
 
 
 def holders(view: View, address: str, but: str) -> list[DomainFacts]:

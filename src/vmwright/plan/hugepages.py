@@ -20,7 +20,7 @@ from vmwright.plan.nodes import for_guests
 from vmwright.plan.own_files import is_anothers, leftover, mark, to_write
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import HugePages
-from vmwright.units import KIB, MIB, format_size
+from vmwright.units import KIB, MIB, format_size, some
 
 _WHAT = "huge pages"
 _LEFT = 512 * MIB  # of a node's free memory, for the host
@@ -116,13 +116,9 @@ def _check_vms(view: View, wanted: Counts, draft: Draft) -> None:
     room, memory = for_guests(view.facts.memory), sum(ordinary.values())
     if ordinary and asked + memory > room:
         draft.refuse(f"host {view.host.name}: huge pages of {format_size(asked)} leave too little for VMs that are not "
-                     f"made of them: {format_size(memory)} of {format_size(room)} ({_some(list(ordinary))})",
+                     f"made of them: {format_size(memory)} of {format_size(room)} ({some(list(ordinary), _SHOWN)})",
                      "ask for fewer, or pin these VMs with `hugepages: true`",
                      view.host.keys.get("hugepages", view.host.where))
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def _fits_now(view: View, wanted: Counts) -> bool:

@@ -56,12 +56,20 @@ def is_anothers(view: View, path: str, what: str, draft: Draft) -> bool:
 
 def leftover(view: View, path: str, draft: Draft) -> bool:
     """Whether a file of this cloud's is there that is not needed now; one changed by hand is kept, and told."""
+    return _goes(view, path, (view.cloud.name,), "is not needed any more, but was changed by hand: it stays", draft)
+
+
+def released(view: View, path: str, draft: Draft) -> bool:
+    """Whether a file goes when the host is released: one of this cloud's, or of no cloud's; kept and told as above."""
+    return _goes(view, path, ("", view.cloud.name), "was changed by hand, and stays", draft)
+
+
+def _goes(view: View, path: str, owners: tuple[str, ...], kept: str, draft: Draft) -> bool:
     file = view.facts.platform.file(path)
-    if file.ours is None or file.text is None or owner(file.ours) != view.cloud.name:
+    if file.ours is None or file.text is None or owner(file.ours) not in owners:
         return False
     if file.text != file.ours:
-        draft.warnings.append(f"host {view.host.name}: {path} is not needed any more, but was changed by hand: it "
-                              "stays; remove it when you have what you need of it")
+        draft.warnings.append(f"host {view.host.name}: {path} {kept}; remove it when you have what you need of it")
         return False
     return True
 

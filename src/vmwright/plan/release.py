@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from vmwright.boot import aside, files
+from vmwright.boot import files
 from vmwright.names import ASIDE_LIST, FILTER_RULE, FILTER_SETTINGS, GRUB_DROP_IN, HOST_STATE, HUGE_PAGES, KERNEL_NOTE
 from vmwright.plan.action import Change, Sign
 from vmwright.plan.actions import Kept, UpdateVm
-from vmwright.plan.aside import plan_give_back, taking_away
+from vmwright.plan.aside import plan_nothing_aside
 from vmwright.plan.boot import plan_boot
 from vmwright.plan.host_actions import WriteFiles
-from vmwright.plan.own_files import owner
+from vmwright.plan.own_files import released
 from vmwright.plan.services import plan_no_services
 from vmwright.plan.view import Draft, View
 from vmwright.spec.cloud import Cloud, StartOrder
@@ -29,15 +29,14 @@ _PLAIN: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]], ...] = (
 def plan_release(view: View, draft: Draft) -> None:
     """Files, units and settings go; told is what stays."""
     for what, paths, after in _PLAIN:
-        remove = tuple(path for path in paths if _goes(view, path, draft))
+        remove = tuple(path for path in paths if released(view, path, draft))
         if remove:
             draft.actions.append(WriteFiles(
                 host=view.host.name, what=what, remove=remove, after=after, sign=Sign.REMOVE, why=_WHY,
                 changes=tuple(Change("file", path, "as before vmwright") for path in remove)))
     _plan_grubby(view, draft)
-    if _goes(view, ASIDE_LIST, draft):
-        plan_give_back(view, aside.parse_list(view.facts.platform.file(ASIDE_LIST).text or ""), _WHY, draft)
-        draft.actions.append(taking_away(view, _WHY))
+    if released(view, ASIDE_LIST, draft):
+        plan_nothing_aside(view, _WHY, draft)
     plan_no_services(view, draft)
     _plan_order(view, draft)
     _warn_of_vms(view, draft)
@@ -52,18 +51,6 @@ def _warn_of_vms(view: View, draft: Draft) -> None:
         draft.warnings.append(f"host {view.host.name}: {', '.join(needing)} {'has' if len(needing) == 1 else 'have'} "
                               "devices or huge pages, and may not start after the host's next boot: it starts without "
                               "what vmwright has set for them")
-
-
-def _goes(view: View, path: str, draft: Draft) -> bool:
-    """Whether a file is ours to take away; one that was changed by hand is kept, and told."""
-    file = view.facts.platform.file(path)
-    if file.ours is None or file.text is None or owner(file.ours) not in ("", view.cloud.name):
-        return False
-    if file.text != file.ours:
-        draft.warnings.append(f"host {view.host.name}: {path} was changed by hand, and stays; remove it when you have "
-                              "what you need of it")
-        return False
-    return True
 
 
 def _plan_grubby(view: View, draft: Draft) -> None:

@@ -34,6 +34,7 @@ from vmwright.names import OurVolume, parse_path, volume_path
 from vmwright.plan.action import Action
 from vmwright.plan.actions import Kept
 from vmwright.spec.cloud import Cloud, HostSpec, LvmSpec, NetworkSpec, OnRemove, Pool, TemplateSpec, VmSpec
+from vmwright.units import some
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -387,8 +388,7 @@ class Draft:
 def _names(vms: list[str]) -> str:
     if len(vms) == 1:
         return f"vm {vms[0]}"
-    more = f" and {len(vms) - _SHOWN} more" if len(vms) > _SHOWN else ""
-    return f"{len(vms)} VMs ({', '.join(vms[:_SHOWN])}{more})"
+    return f"{len(vms)} VMs ({some(vms, _SHOWN)})"
 
 
 def diff(ours: str, there: str) -> str:

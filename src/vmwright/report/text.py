@@ -10,7 +10,7 @@ from rich.text import Text
 from vmwright.facts.model import HostFacts, Kvm
 from vmwright.plan.action import Action, Change, Effect, Sign
 from vmwright.plan.actions import AS_ASKED, GrowDisk, Kept, Plan, VmAction
-from vmwright.units import format_size
+from vmwright.units import format_size, some
 
 _STYLE = {Sign.ADD: "green", Sign.CHANGE: "yellow", Sign.REMOVE: "red", Sign.WARN: "bold red"}
 _COUNTED = {Sign.ADD: "to add", Sign.CHANGE: "to change", Sign.REMOVE: "to remove"}
@@ -128,13 +128,8 @@ def summary(plan: Plan, *, whole: bool = True) -> str:
     if plan.empty:
         return "Nothing to do: everything is as the file says." if whole else "Nothing to do."
     told = [f"{number} {words}" for words, number in counts(plan).items() if number]
-    costly = [f"{effect.value}: {_some(names)}" for effect, names in costs(plan).items() if names]
+    costly = [f"{effect.value}: {some(names, _SHOWN)}" for effect, names in costs(plan).items() if names]
     return f"{', '.join(told)}." + "".join(f" ! {words}." for words in costly)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
 
 
 def host_line(facts: HostFacts) -> str:
